@@ -31,10 +31,11 @@ def require_built() -> None:
 def data_files() -> list[tuple[str, list[str]]]:
     """The files beside the packages, each under the folder of `sys.prefix` it belongs in."""
     listed = [("etc/jupyter/jupyter_server_config.d", ["etc/jupyter_server_config.d/jupyterhub_bkai.json"])]
-    folders = sorted({file.parent for file in (HERE / LABEXTENSION).rglob("*") if file.is_file()})
+    built = [file for file in (HERE / LABEXTENSION).rglob("[!.]*") if file.is_file()]
+    folders = sorted({file.parent for file in built})
     for folder in folders:
         target = Path("share/jupyter/labextensions/jupyterhub-bkai") / folder.relative_to(HERE / LABEXTENSION)
-        files = sorted(str(file.relative_to(HERE)) for file in folder.iterdir() if file.is_file())
+        files = sorted(str(file.relative_to(HERE)) for file in built if file.parent == folder)
         listed.append((str(target), files))
     return listed
 
