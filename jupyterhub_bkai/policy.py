@@ -1,0 +1,357 @@
+"""What a person may have: the administrator's settings, and the check of a request against them.
+
+Pure. `load` turns the settings file into frozen rules or lists every problem with its place; `offer` says what one
+person can choose from; `check` raises `PolicyDenied` with the policy and what is left.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import yaml
+
+from jupyterhub_bkai.errors import PolicyDenied, SettingsError
+from jupyterhub_bkai.gpus.slices import Unit, number
+from jupyterhub_bkai.model import Mount, Person, Request, SessionType
+from jupyterhub_bkai.options import amount, seconds, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A shared folder the administrator declared: its absolute path and who gets it how ("ro"/"rw" by group)."""
+
+    name: str
+    path: str
+    groups: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most one person may have at a time in a resource group; None is no limit."""
+
+    sessions: int | None = None
+    pending: int | None = None
+    devices: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A resource group: nodes, the unit its accelerators are counted in, and who may use it for what."""
+
+    name: str
+    title: str
+    nodes: tuple[str, ...] = ()
+    unit: Unit = field(default_factory=Unit)
+    session_types: tuple[SessionType, ...] = (SessionType.INTERACTIVE, SessionType.BATCH)
+    public: bool = True
+    users: frozenset[str] = frozenset()
+    hub_groups: frozenset[str] = frozenset()
+    images: tuple[str, ...] = ()
+    cpu_overcommit: Fraction = Fraction(4)
+    default_duration_s: int | None = None
+    max_duration_s: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def open_to(self, person: Person) -> bool:
+        """True when the person may use the group at all."""
+        return (
+            self.public
+            or person.admin
+            or person.name in self.users
+            or not self.hub_groups.isdisjoint(person.groups)
+        )
+
+    def has_image(self, version: str) -> bool:
+        """True when sessions of the group may use the image version (an empty list allows every one)."""
+        return not self.images or any(version == i or version.startswith(f"{i}/") for i in self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The administrator's settings file, checked."""
+
+    groups: tuple[Group, ...] = (Group("default", "Default"),)
+    folders: tuple[Folder, ...] = ()
+    devices: str = "auto"
+    reserve_mib: int | None = None
+    default_version: str | None = None
+    queue_limit_s: int = 7 * 86400
+    start_limit_s: int = 600
+    image_roots: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def group(self, name: str) -> Group | None:
+        """The group of that name."""
+        return next((group for group in self.groups if group.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one live or waiting request of a person counts."""
+
+    group: str
+    waiting: bool
+    devices: Fraction = Fraction(0)
+
+
+def check(settings: Settings, person: Person, request: Request, holdings: Sequence[Holding]) -> None:
+    """Raises `PolicyDenied` when the request would exceed a limit; `holdings` are the person's in all groups."""
+    group = settings.group(request.group)
+    if group is None or not group.open_to(person):
+        raise PolicyDenied(
+            f"You may not use the resource group {shown(request.group)}.", fields={"group": "not open to you"}
+        )
+    if not group.has_image(request.version):
+        raise _denied("version", f"{group.name} does not allow the image version {request.version}.")
+    mine = [holding for holding in holdings if holding.group == group.name]
+    limits = group.limits
+    if limits.sessions is not None and len(mine) + request.count > limits.sessions:
+        left = max(0, limits.sessions - len(mine))
+        raise _denied(
+            "count",
+            f"{group.name} allows each person {limits.sessions} sessions at a time; you can have {left} more.",
+        )
+    waiting = sum(holding.waiting for holding in mine)
+    if limits.pending is not None and waiting >= limits.pending:
+        raise _denied(
+            "count", f"{group.name} allows each person {limits.pending} waiting sessions; cancel one first."
+        )
+    if limits.devices is not None and request.wish is not None:
+        held = sum((holding.devices for holding in mine), Fraction(0))
+        asked = request.wish.share * request.wish.count * request.count
+        if held + asked > limits.devices:
+            left_over = max(Fraction(0), limits.devices - held)
+            raise _denied(
+                "fgpu",
+                f"{group.name} allows each person {number(group.unit.fgpu(limits.devices))} fGPU at a time; "
+                f"you can have {number(group.unit.fgpu(left_over))} more.",
+            )
+
+
+def _denied(key: str, sentence: str) -> PolicyDenied:
+    return PolicyDenied(sentence, reason="quota", fields={key: sentence})
+
+
+# -- reading the settings file ----------------------------------------------------------------
+
+DEFAULT_SETTINGS = """\
+# Settings of this site. Changes take effect when the service is restarted.
+version: 1
+
+# Where accelerators come from: auto (NVIDIA if there is one, else fake), nvidia,
+# fake:<sample> (two-80gb, eight-141gb-mig, one-8gb, two-fgpu, atom-npu) or fake:/path/to/file.toml
+devices: auto
+
+groups:
+  default:
+    title: Default
+    fgpu_per_gpu: 2        # so many fGPU make one device
+    quantum: 0.1           # amounts are multiples of this many fGPU
+    session_types: [interactive, batch]
+    # public: false        # then only these:
+    # users: [ada]
+    # hub_groups: [vision]
+    # images: [sklearn, pandas/2.3]
+    # cpu_overcommit: 4    # processors may be promised so many times over; memory and accelerators never are
+    # default_duration: 8h
+    # max_duration: 2d
+    # limits: {sessions: 5, pending: 5, fgpu: 4}
+
+# folders:
+#   datasets:
+#     path: /srv/datasets
+#     groups: {default: ro}
+"""
+
+
+class _Problems:
+    """Reads a mapping and notes every wrong place instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def add(self, place: str, sentence: str) -> None:
+        self.found.append((place, sentence))
+
+    def mapping(self, value: Any, place: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            self.add(place, "expected names with values below it.")
+            return {}
+        if keys is not None:
+            allowed = set(keys)
+            for key in value:
+                if key not in allowed:
+                    self.add(
+                        f"{place}.{shown(key)}" if place else shown(key),
+                        f"unknown setting; known are {', '.join(sorted(allowed))}.",
+                    )
+        return value
+
+    def texts(self, value: Any, place: str) -> tuple[str, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.add(place, "expected a list of names.")
+            return ()
+        return tuple(value)
+
+    def positive(self, value: Any, place: str, default: Fraction) -> Fraction:
+        if value is None:
+            return default
+        found = amount(value)
+        if found is None or found <= 0:
+            self.add(place, f"“{shown(value)}” is not a number above 0.")
+            return default
+        return found
+
+    def whole(self, value: Any, place: str) -> int | None:
+        if value is None:
+            return None
+        found = amount(value)
+        if found is None or found.denominator != 1:
+            self.add(place, f"“{shown(value)}” is not a whole number.")
+            return None
+        return int(found)
+
+    def duration(self, value: Any, place: str) -> int | None:
+        if value is None:
+            return None
+        found = seconds(value)
+        if found is None or found < 1:
+            self.add(place, f"“{shown(value)}” is not a time such as 8h or 90m.")
+        return found
+
+
+_TOP = (
+    "version",
+    "devices",
+    "reserve_mib",
+    "groups",
+    "folders",
+    "default_version",
+    "queue_limit",
+    "start_limit",
+    "images",
+    "auth",
+)
+_GROUP = (
+    "title", "nodes", "fgpu_per_gpu", "quantum", "session_types", "public", "users", "hub_groups", "images",
+    "cpu_overcommit", "default_duration", "max_duration", "limits",
+)  # fmt: skip
+
+
+def load(text: str) -> Settings:
+    """The settings in a YAML text. Raises `SettingsError` with every problem and its place."""
+    problems = _Problems()
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+        raise SettingsError(
+            [(place, f"this is not YAML: {getattr(error, 'problem', None) or 'unreadable'}.")]
+        ) from None
+    top = problems.mapping(document, "", _TOP)
+    if top.get("version", 1) != 1:
+        problems.add("version", f"this release reads version 1, not {shown(top['version'])}.")
+    groups = (
+        tuple(
+            _group(problems, name, body)
+            for name, body in problems.mapping(top.get("groups"), "groups").items()
+        )
+        or Settings().groups
+    )
+    folders = tuple(
+        _folder(problems, name, body, groups)
+        for name, body in problems.mapping(top.get("folders"), "folders").items()
+    )
+    devices = top.get("devices", "auto")
+    if not isinstance(devices, str):
+        problems.add("devices", "expected auto, nvidia, fake:<sample> or the name of a source.")
+        devices = "auto"
+    images = problems.mapping(top.get("images"), "images", ("roots",))
+    settings = Settings(
+        groups=groups,
+        folders=folders,
+        devices=devices,
+        reserve_mib=problems.whole(top.get("reserve_mib"), "reserve_mib"),
+        default_version=top.get("default_version"),
+        queue_limit_s=problems.duration(top.get("queue_limit"), "queue_limit") or 7 * 86400,
+        start_limit_s=problems.duration(top.get("start_limit"), "start_limit") or 600,
+        image_roots=problems.texts(images.get("roots"), "images.roots"),
+        extra={"auth": top["auth"]} if "auth" in top else {},
+    )
+    if problems.found:
+        raise SettingsError(problems.found)
+    return settings
+
+
+def _group(problems: _Problems, name: str, body: Any) -> Group:
+    place = f"groups.{shown(name)}"
+    raw = problems.mapping(body, place, _GROUP)
+    unit = Unit(
+        problems.positive(raw.get("fgpu_per_gpu"), f"{place}.fgpu_per_gpu", Fraction(1)),
+        problems.positive(raw.get("quantum"), f"{place}.quantum", Fraction(1, 10)),
+    )
+    if (unit.per_device / unit.quantum).denominator != 1:
+        problems.add(
+            f"{place}.quantum",
+            f"{number(unit.per_device)} fGPU (one device) must be a multiple of the quantum {number(unit.quantum)}.",
+        )
+    kinds = problems.texts(raw.get("session_types"), f"{place}.session_types")
+    known = [str(kind) for kind in SessionType]
+    for kind in kinds:
+        if kind not in known:
+            problems.add(f"{place}.session_types", f"“{shown(kind)}” is none of {', '.join(known)}.")
+    limits = problems.mapping(raw.get("limits"), f"{place}.limits", ("sessions", "pending", "fgpu"))
+    fgpu = problems.positive(limits.get("fgpu"), f"{place}.limits.fgpu", Fraction(0))
+    default, most = (
+        problems.duration(raw.get(key), f"{place}.{key}") for key in ("default_duration", "max_duration")
+    )
+    if default and most and default > most:
+        problems.add(f"{place}.default_duration", "it is longer than max_duration.")
+    public = raw.get("public", True)
+    if not isinstance(public, bool):
+        problems.add(f"{place}.public", "expected true or false.")
+    return Group(
+        name=name,
+        title=str(raw.get("title", name)),
+        nodes=problems.texts(raw.get("nodes"), f"{place}.nodes"),
+        unit=unit,
+        session_types=tuple(SessionType(kind) for kind in kinds if kind in known)
+        or Group("", "").session_types,
+        public=public is not False,
+        users=frozenset(problems.texts(raw.get("users"), f"{place}.users")),
+        hub_groups=frozenset(problems.texts(raw.get("hub_groups"), f"{place}.hub_groups")),
+        images=problems.texts(raw.get("images"), f"{place}.images"),
+        cpu_overcommit=problems.positive(raw.get("cpu_overcommit"), f"{place}.cpu_overcommit", Fraction(4)),
+        default_duration_s=default,
+        max_duration_s=most,
+        limits=Limits(
+            problems.whole(limits.get("sessions"), f"{place}.limits.sessions"),
+            problems.whole(limits.get("pending"), f"{place}.limits.pending"),
+            unit.share(fgpu) if fgpu else None,
+        ),
+    )
+
+
+def _folder(problems: _Problems, name: str, body: Any, groups: Sequence[Group]) -> Folder:
+    place = f"folders.{shown(name)}"
+    raw = problems.mapping(body, place, ("path", "groups"))
+    path = raw.get("path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        problems.add(f"{place}.path", "expected an absolute path.")
+        path = "/"
+    modes = problems.mapping(raw.get("groups"), f"{place}.groups", [group.name for group in groups])
+    for group, mode in modes.items():
+        if mode not in ("ro", "rw"):
+            problems.add(f"{place}.groups.{shown(group)}", "expected ro or rw.")
+    return Folder(name, path, {g: m for g, m in modes.items() if m in ("ro", "rw")})
+
+
+def mounts(settings: Settings, group: Group) -> tuple[Mount, ...]:
+    """The folders sessions of a group may attach."""
+    return tuple(Mount(f.name, f.groups[group.name]) for f in settings.folders if group.name in f.groups)

@@ -1,0 +1,1 @@
+"""Tables and short transactions: SQLite by default, PostgreSQL by address."""

@@ -1,0 +1,160 @@
+"""The database: opening, migrating, one writer thread, one reader thread.
+
+Owns connections and transactions; knows nothing of what the rows mean. A `Batch` is written in one transaction and
+has been synced to disk when `write` returns.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from jupyterhub_bkai.errors import SettingsError, Unavailable
+from jupyterhub_bkai.store import tables
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. `changed_*` rows name the primary key and the columns to set."""
+
+    requests: list[Row] = field(default_factory=list)
+    changed_requests: list[Row] = field(default_factory=list)
+    leases: list[Row] = field(default_factory=list)
+    changed_leases: list[Row] = field(default_factory=list)
+    slices: list[Row] = field(default_factory=list)
+    transitions: list[Row] = field(default_factory=list)
+    intervals: list[Row] = field(default_factory=list)
+    closed_intervals: list[Row] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)
+
+
+class Database:
+    """One database, open. Raises `SettingsError` when it cannot be opened or is somebody else's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = _engine(url)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        self._lock: sa.Connection | None = None
+        try:
+            self._open()
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            self.close()
+            raise SettingsError([("database", _opening(error))]) from error
+
+    def _open(self) -> None:
+        connection = self._engine.connect()
+        if self._engine.dialect.name == "postgresql":
+            # One service only: the lock goes with the connection, so a killed service leaves none behind.
+            if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(4207731)")):
+                connection.close()
+                raise SettingsError([("database", "another service uses this database; stop it first.")])
+            connection.commit()
+            self._lock = connection
+        else:
+            answer = connection.scalar(sa.text("PRAGMA quick_check(1)"))
+            connection.close()
+            if answer != "ok":
+                raise SettingsError([("database", f"the file is damaged ({answer}); restore a copy.")])
+        migrate(self._engine)
+
+    def close(self) -> None:
+        """Ends the threads and connections; what is being written is finished first."""
+        self._writer.shutdown()
+        self._reader.shutdown()
+        if self._lock is not None:
+            self._lock.close()
+        self._engine.dispose()
+
+    async def write(self, batch: Batch) -> None:
+        """Writes all of a batch or nothing. Raises `Unavailable` when the disk or the server refuses."""
+        if batch:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writer, self._write, batch)
+
+    async def read(self, query: Callable[[sa.Connection], T]) -> T:
+        """The answer of `query`, run in the reader's thread."""
+
+        def run() -> T:
+            with self._engine.connect() as connection:
+                return query(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+
+    def _write(self, batch: Batch) -> None:
+        try:
+            with self._engine.begin() as connection:
+                _insert(connection, tables.requests, batch.requests)
+                _update(connection, tables.requests, "id", batch.changed_requests)
+                _insert(connection, tables.leases, batch.leases)
+                _update(connection, tables.leases, "id", batch.changed_leases)
+                _insert(connection, tables.slices, batch.slices)
+                _insert(connection, tables.transitions, batch.transitions)
+                _insert(connection, tables.intervals, batch.intervals)
+                _update(connection, tables.intervals, "lease", batch.closed_intervals)
+        except sa.exc.DBAPIError as error:
+            raise Unavailable(
+                f"The database refused the change ({error.orig}); nothing was changed, try again.",
+                reason="database",
+            ) from error
+
+
+def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+    if rows:
+        connection.execute(table.insert(), rows)
+
+
+def _update(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[Row]) -> None:
+    """Updates by primary key; rows with the same columns go together."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        columns = tuple(sorted(name for name in row if name != key))
+        groups.setdefault(columns, []).append({f"b_{name}": value for name, value in row.items()})
+    for columns, bound in groups.items():
+        statement = table.update().where(table.c[key] == sa.bindparam(f"b_{key}"))
+        connection.execute(statement.values({name: sa.bindparam(f"b_{name}") for name in columns}), bound)
+
+
+def _engine(url: str) -> sa.Engine:
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": 5})
+
+    @sa.event.listens_for(engine, "connect")
+    def pragmas(connection: sqlite3.Connection, _: object) -> None:
+        # WAL lets readers go on beside the writer; FULL syncs the log at every commit: an answered
+        # request survives a power cut.
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Brings the tables to this release's form; safe to kill and repeat."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def _opening(error: Exception) -> str:
+    text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return f"it cannot be opened ({text})."

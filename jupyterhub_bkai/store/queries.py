@@ -1,0 +1,120 @@
+"""What is read from the database: live records, a person's ended ones, transitions, usage."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import sqlalchemy as sa
+
+from jupyterhub_bkai.store.records import Record, read
+from jupyterhub_bkai.store.tables import LIVE_STATES, intervals, leases, requests, slices, transitions
+
+_JOINED = sa.select(
+    requests,
+    leases.c.node,
+    leases.c.granted_ms,
+    leases.c.started_ms,
+    leases.c.deadline_ms,
+    leases.c.handle,
+).select_from(requests.outerjoin(leases, leases.c.id == requests.c.id))
+
+
+def _records(
+    connection: sa.Connection, where: sa.ColumnElement[bool] | sa.TextClause, limit: int | None = None
+) -> list[Record]:
+    query = _JOINED.where(where).order_by(requests.c.ord.desc()).limit(limit)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    pieces: dict[str, list[Mapping[str, Any]]] = {}
+    ids = [row["id"] for row in rows]
+    for start in range(0, len(ids), 500):
+        chunk = sa.select(slices).where(slices.c.lease.in_(ids[start : start + 500]))
+        for piece in connection.execute(chunk.order_by(slices.c.device_index)).mappings():
+            pieces.setdefault(piece["lease"], []).append(dict(piece))
+    return [read(row, pieces.get(row["id"], [])) for row in rows]
+
+
+def live(connection: sa.Connection) -> list[Record]:
+    """Every request that waits or holds something, oldest first."""
+    return _records(connection, sa.text(f"requests.state IN {LIVE_STATES}"))[::-1]
+
+
+def last_order(connection: sa.Connection) -> int:
+    """The largest place in time given so far."""
+    return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(requests.c.ord), 0))) or 0)
+
+
+def one(record_id: str) -> Callable[[sa.Connection], Record | None]:
+    """The record of that id, live or ended."""
+
+    def query(connection: sa.Connection) -> Record | None:
+        found = _records(connection, requests.c.id == record_id)
+        return found[0] if found else None
+
+    return query
+
+
+def ended(user: str | None, since_ms: int, limit: int = 200) -> Callable[[sa.Connection], list[Record]]:
+    """Ended requests of one person (everyone's for None) since a time, newest first."""
+
+    def query(connection: sa.Connection) -> list[Record]:
+        where = sa.and_(
+            sa.text(f"requests.state NOT IN {LIVE_STATES}"),
+            requests.c.ended_ms >= since_ms,
+            requests.c.user_name == user if user is not None else sa.true(),
+        )
+        return _records(connection, where, limit)
+
+    return query
+
+
+def story(record_id: str) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
+    """Every transition of a request, first to last."""
+
+    def query(connection: sa.Connection) -> list[Mapping[str, Any]]:
+        rows = connection.execute(
+            sa.select(transitions).where(transitions.c.request == record_id).order_by(transitions.c.n)
+        )
+        return [dict(row) for row in rows.mappings()]
+
+    return query
+
+
+def open_intervals(connection: sa.Connection) -> list[Mapping[str, Any]]:
+    """The intervals no release has closed yet."""
+    rows = connection.execute(sa.select(intervals).where(intervals.c.closed_ms.is_(None)))
+    return [dict(row) for row in rows.mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """One interval's part inside a period; `day` is its UTC date."""
+
+    user: str
+    project: str | None
+    version: str
+    day: str
+    duration_ms: int
+    cpu_milli: int
+    memory_mib: int
+    gpu_memory_mib: int
+    share: Fraction
+    measured_kib: int | None
+    lease: str = ""
+
+
+def overlapping(from_ms: int, to_ms: int) -> Callable[[sa.Connection], Sequence[Mapping[str, Any]]]:
+    """The intervals that touch a period of wall time."""
+
+    def query(connection: sa.Connection) -> Sequence[Mapping[str, Any]]:
+        rows = connection.execute(
+            sa.select(intervals)
+            .where(
+                intervals.c.opened_ms < to_ms,
+                sa.or_(intervals.c.closed_ms.is_(None), intervals.c.closed_ms > from_ms),
+            )
+            .order_by(intervals.c.opened_ms)
+        )
+        return [dict(row) for row in rows.mappings()]
+
+    return query
