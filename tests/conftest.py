@@ -1,0 +1,61 @@
+"""The catalogue of fixtures, by purpose. tests/test_docs.py holds it complete: a fixture not listed here fails.
+
+Machine
+    free_port        a function: a loopback port nobody listens on
+    needs            a function: a program the test cannot do without, or a skip that says why (under CI, a failure)
+
+Product
+    wheel            the wheel, built once for the run
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Each call gives another port; the kernel does not hand the same one out again at once."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def needs() -> Callable[..., str]:
+    """`needs("chromium", "google-chrome")` gives the path of the first that exists."""
+
+    def find(*programs: str) -> str:
+        for program in programs:
+            if path := shutil.which(program):
+                return path
+        reason = f"{' or '.join(programs)} is not installed (tests/install-system-packages.sh, as root)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the checkout as it is, with what npm built into it."""
+    out = tmp_path_factory.mktemp("wheel")
+    uv = [sys.executable, "-m", "uv", "build", "--wheel", "--no-build-isolation", "--python", sys.executable]
+    built = subprocess.run([*uv, "--out-dir", str(out), str(ROOT)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    [path] = out.glob("*.whl")
+    return path
