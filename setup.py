@@ -46,10 +46,10 @@ class BuildPy(build_py):
     def run(self) -> None:
         if not self.editable_mode:
             require_built()
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # or files that are gone would ship for ever
         super().run()
         if not self.editable_mode and (HERE / "images").is_dir():
             target = Path(self.build_lib) / "jupyterhub_bkai" / "_images"
-            shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(HERE / "images", target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
 
 

@@ -53,9 +53,21 @@ def needs() -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the checkout as it is, with what npm built into it."""
-    out = tmp_path_factory.mktemp("wheel")
-    uv = [sys.executable, "-m", "uv", "build", "--wheel", "--no-build-isolation", "--python", sys.executable]
-    built = subprocess.run([*uv, "--out-dir", str(out), str(ROOT)], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    [path] = out.glob("*.whl")
+    return built("--wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def built(what: str, source: Path, out: Path) -> Path:
+    """`--wheel` or `--sdist` of a source tree; nothing is written into the tree."""
+    out.mkdir(exist_ok=True)
+    config = out / "setup.cfg"
+    config.write_text(f"[build]\nbuild_base = {out / 'build'}\n[egg_info]\negg_base = {out}\n")
+    uv = [sys.executable, "-m", "uv", "build", what, "--no-build-isolation", "--python", sys.executable]
+    run = subprocess.run(
+        [*uv, "--out-dir", str(out / "dist"), str(source)],
+        env={**os.environ, "DIST_EXTRA_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    [path] = (out / "dist").glob("jupyterhub_bkai-*")
     return path
