@@ -1,0 +1,1 @@
+"""Devices: where they come from (source, nvidia, fake, inventory) and how they are cut and chosen (slices, fit)."""
