@@ -97,30 +97,36 @@ $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found: install python3 (and python3-venv)." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) has no venv module: install python3-venv (Debian, Ubuntu) and run this again." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 
-install = $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --build-constraints constraints.txt
+install = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --build-constraints constraints.txt
 
 $(USED): | $(BIN)/uv
-	$(install) --editable '.[hub,singleuser,build]'
+	@echo "Installing Python packages into $(VENV) ..."
+	@$(install) --editable '.[hub,singleuser,build]'
 	@rm -f $(VENV)/.packages-to-use-*
 	@touch $@
 
 $(DEVELOPED): | $(BIN)/uv
-	$(install) --editable '.[dev]'
+	@echo "Installing Python packages, those for development too, into $(VENV) ..."
+	@$(install) --editable '.[dev]'
 	@rm -f $(VENV)/.packages-to-*
 	@touch $@ $(USED)
 
 $(PROXY_BUILT): | $(USED)
-	cd proxy && $(NPM) ci && $(NPM) run build
+	@echo "Building the proxy ..."
+	@cd proxy && $(NPM) ci && $(NPM) run --silent build
 	@touch $@
 
 $(LABEXTENSION_BUILT): | $(USED) labextension/node_modules/.installed-$(call key,labextension/package-lock.json)
-	rm -rf $(LABEXTENSION)
-	cd labextension && $(NPM) run build:prod
+	@echo "Building the JupyterLab extension ..."
+	@rm -rf $(LABEXTENSION)
+	@cd labextension && $(NPM) run --silent build:prod
 	@touch $@
 
 labextension/node_modules/.installed-%: | $(USED)
-	cd labextension && $(NPM) ci
+	@echo "Installing what the JupyterLab extension is built with ..."
+	@cd labextension && $(NPM) ci
 	@touch $@
