@@ -1,0 +1,183 @@
+"""The fence of process sessions: what carries a lease is found, proven gone, or ended.
+
+A process carries a lease when it is in the lease's cgroup, when its environment says so, or when it is a
+descendant of one that does. Standard library only: the spawner, the service and the supervisor share it.
+
+What it cannot see: without cgroups (not root), a process that has emptied its environment *and* lost every
+ancestor of the session. The keeper beside each session adopts such processes, so its end must come first.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+from jupyterhub_bkai.fences import cgroups, proctable
+
+MARKER = "BKAI_LEASE_ID"
+#: how long processes that were sent SIGKILL may take to go (one that waits for a disk cannot die sooner)
+KILL_PATIENCE_S = 10.0
+LOOK_EVERY_S = 0.02
+#: how often to look for processes that were forked while their parents were being stopped
+STOP_ROUNDS = 50
+
+
+class Identity(NamedTuple):
+    """One process for good: a pid alone is used again sooner or later, and after a reboot at once."""
+
+    boot_id: str
+    pid: int
+    start_time: int
+
+    def alive(self) -> bool:
+        """True while this very process runs; a zombie does not."""
+        facts = proctable.stat(self.pid) if self.boot_id == boot_id() else None
+        return facts is not None and facts.alive and facts.start_time == self.start_time
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to this very process and to no other; False when it is gone.
+
+        One that we may not signal (it has become another user's) is still there: that is True.
+        """
+        try:
+            with _handle(self.pid) as handle:
+                if not self.alive():
+                    return False
+                if handle is None:
+                    os.kill(self.pid, number)
+                else:
+                    signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def process_identity(pid: int) -> Identity | None:
+    """Who process `pid` is at this moment, or None when there is none (or only its remains)."""
+    facts = proctable.stat(pid)
+    return Identity(boot_id(), pid, facts.start_time) if facts and facts.alive else None
+
+
+@cache
+def boot_id() -> str:
+    """The kernel's name for the present boot."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+class ProcessFence:
+    """Proof about leases on this machine. Calls block for as long as they say: use a thread from a loop."""
+
+    def __init__(self, groups: cgroups.Cgroups | None) -> None:
+        self.groups = groups
+
+    @classmethod
+    def of_this_machine(cls) -> "ProcessFence":
+        """The fence with the best proof there is here: cgroups where we may use them."""
+        return cls(cgroups.find())
+
+    def alive(self, lease_id: str) -> list[int]:
+        """The processes that carry the lease; an empty list is the proof that there are none."""
+        # A process that is just starting a program shows no environment for a moment, and one that forks
+        # and ends is missed by a listing read too late: "nothing" has to be seen twice.
+        return sorted(self._carriers(lease_id) or self._carriers(lease_id))
+
+    def survey(self) -> dict[str, list[int]]:
+        """Every lease that something carries, with those processes: one look for all leases together."""
+        processes = proctable.table()
+        roots: dict[str, set[int]] = {}
+        for pid, facts in processes.items():
+            if facts.alive and (lease_id := _marked(pid, facts)):
+                roots.setdefault(lease_id, set()).add(pid)
+        if self.groups:
+            for lease_id in self.groups.leases():
+                roots.setdefault(lease_id, set()).update(self.groups.pids(lease_id))
+        found = {
+            lease_id: sorted(pid for pid in proctable.descendants(processes, pids) if processes[pid].alive)
+            for lease_id, pids in roots.items()
+        }
+        return {lease_id: pids for lease_id, pids in found.items() if pids}
+
+    def end(self, lease_id: str, grace_s: float) -> bool:
+        """Ask all of the lease to end, wait up to `grace_s`, kill the rest; True when it is proven gone.
+
+        Blocks for at most the grace and `KILL_PATIENCE_S` more. Calling it again, or while another call
+        runs, does no harm.
+        """
+        if grace_s > 0 and self._signal(lease_id, signal.SIGTERM):
+            self._gone_within(lease_id, grace_s)
+        deadline = time.monotonic() + KILL_PATIENCE_S
+        while not (gone := not self.alive(lease_id)) and time.monotonic() < deadline:
+            self._kill(lease_id)
+            self._gone_within(lease_id, 5 * LOOK_EVERY_S)
+        if gone and self.groups:
+            self.groups.remove(lease_id)
+        return gone
+
+    def _carriers(self, lease_id: str) -> dict[int, Identity]:
+        processes = proctable.table()
+        roots = {pid for pid, facts in processes.items() if facts.alive and _marked(pid, facts) == lease_id}
+        for pid in self.groups.pids(lease_id) if self.groups else ():
+            roots.add(pid)
+            if pid not in processes and (facts := proctable.stat(pid)):
+                processes[pid] = facts  # born since the table was read
+        # Whoever asks is not part of what it asks about, even where it was started from a session.
+        found = proctable.descendants(processes, roots) - {os.getpid()}
+        return {
+            pid: Identity(boot_id(), pid, processes[pid].start_time) for pid in found if processes[pid].alive
+        }
+
+    def _signal(self, lease_id: str, number: int) -> bool:
+        reached = [who.signal(number) for who in self._carriers(lease_id).values()]
+        return any(reached)
+
+    def _kill(self, lease_id: str) -> None:
+        if self.groups:
+            self.groups.kill(lease_id)
+        # Stopped first, and looked for again until no new ones appear: what is stopped cannot fork.
+        stopped: set[Identity] = set()
+        for _ in range(STOP_ROUNDS):
+            fresh = set(self._carriers(lease_id).values()) - stopped
+            if not fresh:
+                break
+            for who in fresh:
+                who.signal(signal.SIGSTOP)
+            stopped |= fresh
+        self._signal(lease_id, signal.SIGKILL)
+
+    def _gone_within(self, lease_id: str, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._carriers(lease_id):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK_EVERY_S)
+        return True
+
+
+def _marked(pid: int, facts: proctable.Stat) -> str | None:
+    """The lease that the environment of a process names, if it does and if we may read it."""
+    environment = b"\0" + proctable.environment(pid, facts)
+    _, found, after = environment.partition(f"\0{MARKER}=".encode())
+    return after.partition(b"\0")[0].decode("utf-8", "replace") if found else None
+
+
+@contextlib.contextmanager
+def _handle(pid: int) -> Iterator[int | None]:
+    """The kernel's handle on a process, which no other process can come to own; None on old kernels."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,208 @@
+"""What carries a lease is found and ended, however it tries to get away; nothing else is touched."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from jupyterhub_bkai.fences.process import ProcessFence, process_identity
+from tests.fences.conftest import Launch
+
+SLEEP = "import time; print('up', flush=True); time.sleep(300)"
+
+NOHUP = """
+import os, time, signal
+if os.fork() == 0:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    print('up', flush=True); time.sleep(300)
+time.sleep(300)
+"""
+
+# The classical daemon: its parent ends at once, so it is nobody's child.
+DAEMON = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print('up', flush=True); time.sleep(300)
+    os._exit(0)
+os.wait()
+"""
+
+SCRUBBED_CHILD = """
+import os, time
+if os.fork() == 0:
+    os.execve('/bin/sh', ['sh', '-c', 'echo up; exec sleep 300'], {})
+time.sleep(300)
+"""
+
+SCRUBBED_DAEMON = """
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve('/bin/sh', ['sh', '-c', 'echo $$; exec sleep 300'], {})
+    os._exit(0)
+os.wait()
+"""
+
+DEAF = "import signal; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]\n" + SLEEP
+
+# Up to 150 processes that never stop replacing themselves.
+STORM = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('up', flush=True)
+def storm(depth):
+    while True:
+        time.sleep(0.002)
+        try:
+            if depth < 4 and os.fork() == 0:
+                end = time.monotonic() + 0.2
+                if depth == 3:
+                    while time.monotonic() < end: time.sleep(0.01)
+                    os._exit(0)
+                for _ in range(5):
+                    if os.fork() == 0: storm(depth + 1)
+                os._exit(0)
+            time.sleep(0.05)
+        except OSError:
+            time.sleep(0.05)
+storm(2)
+"""
+
+# The first thread is gone, which the process table shows as a zombie, but another still works.
+HEADLESS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(300,)).start()
+print('up', flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def up(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout
+    assert process.stdout.readline() == b"up\n"
+
+
+def test_nothing_is_alive_of_a_lease_that_never_ran(fence: ProcessFence, lease_id: str) -> None:
+    assert fence.alive(lease_id) == []
+    assert lease_id not in fence.survey()
+    assert fence.end(lease_id, 1)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [SLEEP, NOHUP, DAEMON, SCRUBBED_CHILD, DEAF, HEADLESS],
+    ids=["plain", "nohup", "daemon", "scrubbed-child", "deaf", "headless"],
+)
+def test_found_and_ended(
+    fence: ProcessFence, lease_id: str, launch: Launch, bystander: subprocess.Popen[bytes], code: str
+) -> None:
+    process = launch(code)
+    up(process)
+    alive = fence.alive(lease_id)
+    assert alive
+    surveyed = set(fence.survey()[lease_id])  # one that only started another may have ended by now
+    assert surveyed
+    assert surveyed <= set(alive)
+    assert fence.end(lease_id, 0.3)
+    assert fence.alive(lease_id) == []
+    assert not any(process_identity(pid) for pid in alive)
+    assert lease_id not in fence.survey()
+
+
+def test_a_daemon_that_emptied_its_environment_is_found_by_its_cgroup(
+    fence: ProcessFence, lease_id: str, launch: Launch
+) -> None:
+    process = launch(SCRUBBED_DAEMON)
+    assert process.stdout
+    daemon = int(process.stdout.readline())
+    process.wait()
+    if fence.groups is None:
+        # The stated limit: no ancestor, no environment. (A keeper beside the session would be its ancestor.)
+        assert fence.alive(lease_id) == []
+        os.kill(daemon, signal.SIGKILL)
+        return
+    assert fence.alive(lease_id) == [daemon]
+    assert fence.end(lease_id, 0)
+    assert process_identity(daemon) is None
+
+
+def test_a_fork_storm_is_ended(
+    fence: ProcessFence, lease_id: str, launch: Launch, bystander: subprocess.Popen[bytes]
+) -> None:
+    process = launch(STORM)
+    up(process)
+    deadline = time.monotonic() + 10
+    while len(fence.alive(lease_id)) < 60 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    begun = time.monotonic()
+    assert fence.end(lease_id, 0.1)
+    assert time.monotonic() - begun < 6
+    assert fence.alive(lease_id) == []
+
+
+def test_one_that_listens_ends_within_the_grace_and_unkilled(
+    fence: ProcessFence, lease_id: str, launch: Launch
+) -> None:
+    process = launch(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(7)))\n" + SLEEP
+    )
+    up(process)
+    begun = time.monotonic()
+    assert fence.end(lease_id, 5)
+    assert time.monotonic() - begun < 3
+    assert process.wait() == 7
+
+
+def test_stopped_processes_are_ended(fence: ProcessFence, lease_id: str, launch: Launch) -> None:
+    process = launch(SLEEP)
+    up(process)
+    process.send_signal(signal.SIGSTOP)
+    assert fence.end(lease_id, 0.1)
+
+
+def test_a_zombie_is_not_alive(fence: ProcessFence, lease_id: str, launch: Launch) -> None:
+    process = launch("print('up', flush=True)")
+    up(process)
+    deadline = time.monotonic() + 10
+    while process_identity(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert os.path.exists(f"/proc/{process.pid}")
+    assert fence.alive(lease_id) == []
+
+
+def test_a_cgroup_goes_with_its_lease(fence: ProcessFence, lease_id: str, launch: Launch) -> None:
+    if fence.groups is None:
+        pytest.skip("no cgroup in this variant")
+    up(launch(SLEEP))
+    nested = os.path.join(fence.groups.path(lease_id), "made-by-the-session")
+    os.mkdir(nested)
+    assert fence.end(lease_id, 0)
+    assert not os.path.exists(fence.groups.path(lease_id))
+    assert all(not os.path.exists(os.path.join(root, "bkai", lease_id)) for root in fence.groups.others)
+
+
+@pytest.mark.parametrize("evil", ["../..", "", ".", "a/b", "-x", "a" * 65, "a\n", "é"])
+def test_a_lease_id_never_becomes_a_path(fence: ProcessFence, evil: str) -> None:
+    if fence.groups is None:
+        pytest.skip("no cgroup in this variant")
+    with pytest.raises(ValueError, match="not the id of a lease"):
+        fence.groups.path(evil)
+
+
+def test_the_one_who_asks_is_never_ended(fence: ProcessFence, lease_id: str, launch: Launch) -> None:
+    """Somebody may start a hub of their own inside a session; its fence must not end itself."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    process = launch(
+        f"import sys; sys.path.insert(0, {root!r})\n"
+        "from jupyterhub_bkai.fences.process import ProcessFence\n"
+        f"print(ProcessFence(None).alive({lease_id!r}), flush=True)\n" + SLEEP
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"[]\n"
