@@ -1,0 +1,1 @@
+"""Image versions: what an administrator defines, and the environments made from it."""
