@@ -3,8 +3,10 @@
 Owns what an interval is and how long it lasted. Summing is a query over closed and open intervals (`store.usage`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from jupyterhub_bkai.clock import Stamp
 from jupyterhub_bkai.model import Slice
@@ -64,3 +66,48 @@ def close_interval(interval: Interval, now: Stamp, measured_kib: int | None = No
     else:
         length = max(0, now.wall_ms - interval.opened.wall_ms)
     return replace(interval, closed=now, duration_ms=length, measured_kib=measured_kib)
+
+
+def row(interval: Interval) -> dict[str, Any]:
+    """The row of `intervals` for an interval just opened."""
+    return {
+        "lease": interval.lease,
+        "user_name": interval.user,
+        "project": interval.project,
+        "group_name": interval.group,
+        "version": interval.version,
+        "cpu_milli": interval.cpu_milli,
+        "memory_mib": interval.memory_mib,
+        "gpu_memory_mib": interval.gpu_memory_mib,
+        "share": str(interval.share),
+        "opened_ms": interval.opened.wall_ms,
+        "opened_boot_ns": interval.opened.boot_ns,
+        "boot_id": interval.opened.boot_id,
+    }
+
+
+def closing_row(interval: Interval) -> dict[str, Any]:
+    """The columns a close sets."""
+    assert interval.closed is not None
+    return {
+        "lease": interval.lease,
+        "closed_ms": interval.closed.wall_ms,
+        "duration_ms": interval.duration_ms,
+        "measured_kib": interval.measured_kib,
+    }
+
+
+def read(row: Mapping[str, Any]) -> Interval:
+    """An open interval from its row."""
+    return Interval(
+        row["lease"],
+        row["user_name"],
+        row["project"],
+        row["group_name"],
+        row["version"],
+        row["cpu_milli"],
+        row["memory_mib"],
+        row["gpu_memory_mib"],
+        Fraction(row["share"]),
+        Stamp(row["opened_ms"], row["opened_boot_ns"], row["boot_id"]),
+    )

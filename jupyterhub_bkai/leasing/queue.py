@@ -77,9 +77,11 @@ def sentence(shortage: Shortage, request: Request, unit: Unit) -> str:
     if shortage.what == "node":
         return f"No machine of {group} takes new sessions at present."
     if shortage.what == "cpu":
-        return f"It needs {number(shortage.asked / 1000)} cores on one machine; {number(shortage.free / 1000)} are free."
+        asked, free = number(shortage.asked / 1000), number(shortage.free / 1000)
+        return f"It needs {asked} cores on one machine; {free} are free."
     if shortage.what == "memory":
-        return f"It needs {size_text(int(shortage.asked))} of memory on one machine; {size_text(int(shortage.free))} are free."
+        asked, free = size_text(int(shortage.asked)), size_text(int(shortage.free))
+        return f"It needs {asked} of memory on one machine; {free} are free."
     wish = request.wish
     assert wish is not None
     if wish.profile:
@@ -88,5 +90,6 @@ def sentence(shortage: Shortage, request: Request, unit: Unit) -> str:
         return f"It needs {wish.count} idle devices on one machine; {shortage.free_pieces} are idle."
     asked, free = number(unit.fgpu(shortage.asked)), number(unit.fgpu(max(Fraction(0), shortage.free)))
     if shortage.pieces > 1:
-        return f"It needs {asked} fGPU on each of {shortage.pieces} devices; {shortage.free_pieces} have that much free."
+        have = shortage.free_pieces
+        return f"It needs {asked} fGPU on each of {shortage.pieces} devices; {have} have that much free."
     return f"It needs {asked} fGPU on one device; at most {free} fGPU is free on one."

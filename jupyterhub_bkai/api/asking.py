@@ -1,0 +1,151 @@
+"""From raw options to a recorded wish: the same few steps for the Hub's form, REST, the command line and JupyterLab."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from jupyterhub_bkai import names, options, policy
+from jupyterhub_bkai.api.context import Context
+from jupyterhub_bkai.errors import InvalidOptions, PublicError
+from jupyterhub_bkai.gpus.fit import NodeBook, Shortage, choose
+from jupyterhub_bkai.gpus.slices import Unit
+from jupyterhub_bkai.leasing import queue
+from jupyterhub_bkai.leasing.broker import holding
+from jupyterhub_bkai.leasing.lifecycle import State
+from jupyterhub_bkai.model import Device, Person, Request
+from jupyterhub_bkai.options import GroupOffer, Offer, SlotOffer
+from jupyterhub_bkai.store.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What would happen to a request now: it starts "now", "later" or "never", and why."""
+
+    starts: str
+    message: str
+
+
+def offer(context: Context, person: Person) -> Offer:
+    """What a person can choose from now, with what is free."""
+    groups = [g for g in context.settings.groups if g.open_to(person)]
+    images = context.images.offers()
+    wanted = context.settings.default_version
+    ordered = sorted(images, key=lambda image: image.version != wanted)
+    return Offer(
+        images=tuple(i for i in ordered if any(g.has_image(i.version) for g in groups)),
+        groups=tuple(_group_offer(context, group) for group in groups),
+        projects=person.groups,
+        fake=context.fake,
+        enforcement=context.enforcement,
+    )
+
+
+def _group_offer(context: Context, group: policy.Group) -> GroupOffer:
+    broker = context.broker
+    inside = broker.nodes_of(group.name)
+    nodes = [node for node in broker.nodes if node.name in inside]
+    books = [book for name, book in broker.books.items() if name in inside]
+    slots = dict.fromkeys(device.slot for node in nodes for device in node.devices)
+    waiting = (r for r in broker.records.values() if r.state == State.QUEUED)
+    return GroupOffer(
+        name=group.name,
+        title=group.title,
+        unit=group.unit,
+        slots=tuple(_slot_offer(slot, [list(n.devices) for n in nodes], books) for slot in slots),
+        session_types=group.session_types,
+        folders=policy.mounts(context.settings, group),
+        cpu_milli=int(max((n.cpu_milli for n in nodes), default=0)),
+        memory_mib=max((n.memory_mib for n in nodes), default=0),
+        waiting=sum(record.request.group == group.name for record in waiting),
+        default_duration_s=group.default_duration_s,
+        max_duration_s=group.max_duration_s,
+    )
+
+
+def _slot_offer(slot: str, nodes: list[list[Device]], books: list[NodeBook]) -> SlotOffer:
+    mine = [[d for d in devices if d.slot == slot] for devices in nodes]
+    devices = [device for group in mine for device in group]
+    here = [[b for b in book.devices if b.device.slot == slot and b.device.healthy] for book in books]
+    plain = [d for d in devices if not d.mig]
+    models = dict.fromkeys(device.model for device in devices)
+    return SlotOffer(
+        slot=slot,
+        title=" / ".join(models),
+        devices=max(len(group) for group in mine),
+        divisible=any(d.divisible for d in devices),
+        mig=tuple(dict.fromkeys(p.name for d in devices for p in d.mig)),
+        memory_mib=max(d.memory_mib for d in devices),
+        free=max((b.free_share for group in here for b in group), default=Fraction(0)),
+        idle=max((sum(b.idle for b in group) for group in here), default=0),
+        fractions=bool(plain),
+    )
+
+
+def parse(context: Context, person: Person, raw: Mapping[str, Any]) -> Request:
+    """Checked options. Raises `InvalidOptions`."""
+    return options.parse(raw, offer(context, person))
+
+
+async def ask(
+    context: Context,
+    person: Person,
+    raw: Mapping[str, Any],
+    *,
+    server: str | None = None,
+    keepalive_s: int | None = None,
+    who: str = "",
+) -> list[Record]:
+    """Checks and records a wish. `server` None takes the asked name, or the first free one."""
+    request = parse(context, person, raw)
+    if server is None:
+        server = request.name or _free_name(context, person, request)
+    return await context.broker.ask(person, server, request, keepalive_s=keepalive_s, who=who)
+
+
+def _free_name(context: Context, person: Person, request: Request) -> str:
+    """A name after the image's family, numbered past those in use."""
+    taken = {record.server for record in context.broker.records.values() if record.user == person.name}
+    base = names.server_name(request.version.split("/")[0])
+    number = 1
+    while names.numbered(base, number) in taken:
+        number += 1
+    return names.numbered(base, number)
+
+
+def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dict[str, str], Outlook | None]:
+    """What is wrong by field, or what would happen: the form's live answer."""
+    try:
+        request = parse(context, person, raw)
+        mine = [r for r in context.broker.records.values() if r.user == person.name]
+        policy.check(context.settings, person, request, [holding(r) for r in mine])
+    except InvalidOptions as error:
+        return error.fields, None
+    except PublicError as error:
+        return error.fields, Outlook("never", error.message)
+    return {}, _outlook(context, request)
+
+
+def _outlook(context: Context, request: Request) -> Outlook:
+    broker = context.broker
+    inside = broker.nodes_of(request.group)
+    books = [book for name, book in broker.books.items() if name in inside]
+    ahead = sum(r.state == State.QUEUED and r.request.group == request.group for r in broker.records.values())
+    group = context.settings.group(request.group)
+    unit = group.unit if group else Unit()
+    room = choose(books, request.wish, request.cpu_milli, request.memory_mib)
+    if ahead:
+        waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
+        return Outlook("later", f"{waiting} in {request.group}; yours would be number {ahead + 1}.")
+    if isinstance(room, Shortage):
+        empty = [NodeBook.empty(node, Fraction(1000)) for node in broker.nodes if node.name in inside]
+        never = isinstance(choose(empty, request.wish, request.cpu_milli, request.memory_mib), Shortage)
+        sentence = queue.sentence(room, request, unit)
+        if never:
+            return Outlook("never", f"No machine of {request.group} is large enough for this. {sentence}")
+        return Outlook("later", f"It would wait. {sentence}")
+    if request.count > 1:
+        return Outlook(
+            "now", f"The first of {request.count} starts at once; the others as far as there is room."
+        )
+    return Outlook("now", "It starts at once.")

@@ -1,0 +1,256 @@
+"""Sessions: ask, look, stop, follow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+
+from jupyterhub_bkai.api import asking, views
+from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
+from jupyterhub_bkai.errors import InvalidOptions, NotAllowed, NotFound
+from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause
+from jupyterhub_bkai.names import is_lease_id
+from jupyterhub_bkai.store import queries
+from jupyterhub_bkai.store.records import Record
+
+DAY_MS = 86_400_000
+HEARTBEAT_S = 10.0
+LOG_BYTES = 256 * 1024
+
+
+class Options(msgspec.Struct):
+    """Raw options, as `GET /options` declares them."""
+
+    options: dict[str, Any] = {}
+
+
+class Ask(msgspec.Struct):
+    """Raw options, and whether the session ends when nobody keeps it alive for so many seconds."""
+
+    options: dict[str, Any] = {}
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] | None = None
+
+
+class OutlookView(msgspec.Struct):
+    """Whether it would start now, later or never, and why."""
+
+    starts: str
+    message: str
+
+
+class Checked(msgspec.Struct):
+    """A sentence per wrong field, or what would happen."""
+
+    errors: dict[str, str]
+    outlook: OutlookView | None
+
+
+class Sessions(msgspec.Struct):
+    """Sessions, live ones first."""
+
+    sessions: list[views.Session]
+
+
+class Story(msgspec.Struct):
+    """Every move a session made."""
+
+    transitions: list[views.Transition]
+
+
+def view(call: Call, record: Record) -> views.Session:
+    """A record for this caller."""
+    context = call.context
+    return views.session(
+        record, context.broker, context.settings, fake=context.fake, enforcement=context.enforcement
+    )
+
+
+async def check(call: Call) -> Checked:
+    """What is wrong with options, or what would happen."""
+    errors, outlook = asking.check(call.context, call.caller.person, call.body.options)
+    return Checked(errors, OutlookView(outlook.starts, outlook.message) if outlook else None)
+
+
+async def create(call: Call) -> Sessions:
+    """Asks for one or more sessions; the Hub is asked to start them as soon as nobody else does."""
+    if call.caller.server is not None:
+        raise NotAllowed("A session's own token cannot ask for further sessions; use your own.")
+    records = await asking.ask(
+        call.context, call.caller.person, call.body.options, keepalive_s=call.body.keepalive_s
+    )
+    for record in records:
+        if record.keepalive_s is not None:
+            call.context.broker.keep_alive(record.id)
+    live = call.context.broker.records
+    return Sessions([view(call, live.get(record.id, record)) for record in records])
+
+
+async def listing(call: Call) -> Sessions:
+    """The caller's sessions, or everyone's for an administrator who asks for all."""
+    everyone = call.query.get("all") in ("1", "true")
+    if everyone and not call.caller.person.admin:
+        raise NotAllowed("Only administrators see everyone's sessions.")
+    user = call.query.get("user") or (None if everyone else call.caller.person.name)
+    if user is not None and not call.caller.may_see(user):
+        raise NotAllowed("These are somebody else's sessions.")
+    live = [r for r in call.context.broker.records.values() if user is None or r.user == user]
+    live.sort(key=lambda record: record.order)
+    past = await call.context.database.read(queries.ended(user, call.context.now_ms() - DAY_MS))
+    found = [view(call, record) for record in [*live, *past]]
+    states = {word for word in call.query.get("state", "").upper().split(",") if word}
+    return Sessions([one for one in found if not states or one.state in states])
+
+
+async def find(call: Call) -> Record:
+    """The record of the path's id, live or ended. What one may not see is not there."""
+    record_id = call.path["id"]
+    record = None
+    if is_lease_id(record_id):
+        record = call.context.broker.records.get(record_id)
+        record = record or await call.context.database.read(queries.one(record_id))
+    if record is None or not call.caller.may_see(record.user):
+        raise NotFound("There is no such session of yours.")
+    return record
+
+
+async def show(call: Call) -> views.Session:
+    """One session."""
+    return view(call, await find(call))
+
+
+async def stop(call: Call) -> views.Session:
+    """Stops a session or cancels a waiting one."""
+    record = await find(call)
+    who = call.caller.person.name
+    cause = Cause.STOPPED if record.node else Cause.CANCELLED
+    message = f"Stopped by {who}." if record.node else f"Cancelled by {who}."
+    ended = await call.context.broker.end(record.id, cause, who, message)
+    return view(call, ended or record)
+
+
+async def keepalive(call: Call) -> None:
+    """Somebody is still there."""
+    record = await find(call)
+    call.context.broker.keep_alive(record.id)
+
+
+async def story(call: Call) -> Story:
+    """Every move."""
+    record = await find(call)
+    rows = await call.context.database.read(queries.story(record.id))
+    return Story([views.transition(row) for row in rows])
+
+
+async def logs(call: Call) -> Text:
+    """The end of what the session's server printed."""
+    record = await find(call)
+    try:
+        lines = int(call.query.get("tail", "200"))
+    except ValueError:
+        raise InvalidOptions({"tail": "tail: give a number of lines."}) from None
+    path = call.context.session_logs / f"{record.id}.log"
+    text = await asyncio.to_thread(_tail, path, max(1, min(lines, 5000)))
+    return Text(text)
+
+
+def _tail(path: Any, lines: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:]) + "\n" if text else ""
+
+
+async def follow(call: Call) -> AsyncIterator[Event]:
+    """One session now and at every change, until it ends."""
+    return _follow(call, await find(call))
+
+
+async def _follow(call: Call, record: Record) -> AsyncIterator[Event]:
+    async with call.context.broker.watch() as watcher:
+        yield Event("session", view(call, call.context.broker.records.get(record.id, record)))
+        while record.state not in FINAL:
+            if record.id not in await watcher.changes(HEARTBEAT_S):
+                yield Event("heartbeat")
+                continue
+            ended = watcher.ended.get(record.id)
+            record = ended or call.context.broker.records.get(record.id) or record
+            yield Event("session", view(call, record))
+
+
+async def follow_all(call: Call) -> AsyncIterator[Event]:
+    """Every session the caller may see, at every change."""
+    everyone = call.query.get("all") in ("1", "true")
+    if everyone and not call.caller.person.admin:
+        raise NotAllowed("Only administrators see everyone's sessions.")
+    return _follow_all(call, everyone)
+
+
+async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
+    broker = call.context.broker
+
+    def mine(record: Record) -> bool:
+        return everyone or record.user == call.caller.person.name
+
+    async with broker.watch() as watcher:
+        for record in [*broker.records.values()]:
+            if mine(record):
+                yield Event("session", view(call, record))
+        yield Event("ready", {})
+        while True:
+            changed = await watcher.changes(HEARTBEAT_S)
+            if not changed:
+                yield Event("heartbeat")
+            for record_id in changed:
+                found = broker.records.get(record_id) or watcher.ended.get(record_id)
+                if found is not None and mine(found):
+                    yield Event("session", view(call, found))
+            if changed:
+                yield Event(
+                    "capacity",
+                    {"groups": [_free(call, group.name) for group in call.context.settings.groups]},
+                )
+
+
+def _free(call: Call, group: str) -> dict[str, Any]:
+    broker = call.context.broker
+    names = broker.nodes_of(group)
+    books = [book for name, book in broker.books.items() if name in names]
+    devices = [device for book in books for device in book.devices]
+    return {
+        "name": group,
+        "devices": len(devices),
+        "free_share": str(sum((device.free_share for device in devices), start=0)),
+        "waiting": sum(
+            s.position > 0 for i, s in broker.standings.items() if broker.records[i].request.group == group
+        ),
+    }
+
+
+_ID = "/sessions/{id}"
+_ALL = Query("all", "1 for everyone's (administrators).")
+OPERATIONS = (
+    Operation("POST", "/sessions/check", "What is wrong with options, or what would happen", check, Checked, Options),
+    Operation("POST", "/sessions", "Ask for one or more sessions", create, Sessions, Ask, status=201),
+    Operation(
+        "GET", "/sessions", "Sessions, live ones first, ended ones of the last day after them", listing, Sessions,
+        query=(_ALL, Query("user", "Only this person's."), Query("state", "Only these states, with commas.")),
+    ),
+    Operation("GET", _ID, "One session", show, views.Session),
+    Operation("DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, status=202),
+    Operation("POST", f"{_ID}/keepalive", "Keep a session asked for with keepalive_s", keepalive, status=204),
+    Operation("GET", f"{_ID}/events", "A session now and at every change", follow, views.Session, stream=True),
+    Operation("GET", f"{_ID}/transitions", "Every move of a session: when, who, why", story, Story),
+    Operation(
+        "GET", f"{_ID}/logs", "The end of what the session's server printed", logs,
+        query=(Query("tail", "How many lines (200)."),), text="text/plain",
+    ),
+    Operation(
+        "GET", "/events", "All sessions one may see, at every change", follow_all, views.Session,
+        query=(_ALL,), stream=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,372 @@
+"""The site: what it is, who the caller is, what can be chosen, devices, the queue, usage."""
+
+import csv
+import io
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+
+from jupyterhub_bkai import options
+from jupyterhub_bkai._version import __version__
+from jupyterhub_bkai.api import asking, views
+from jupyterhub_bkai.api.operations import Call, Operation, Query, Text
+from jupyterhub_bkai.errors import InvalidOptions, NotAllowed
+from jupyterhub_bkai.gpus.fit import NodeBook
+from jupyterhub_bkai.gpus.slices import Book
+from jupyterhub_bkai.leasing.lifecycle import HOLDING, State
+from jupyterhub_bkai.store import queries
+
+
+class Info(msgspec.Struct):
+    """What this site is."""
+
+    version: str
+    fake_devices: bool
+    statement: str
+    enforcement: str
+    process_users: str
+
+
+class Me(msgspec.Struct):
+    """Who calls; `session` is the id of the session whose token it is."""
+
+    name: str
+    admin: bool
+    projects: list[str]
+    session: str | None
+
+
+class FieldView(msgspec.Struct):
+    """One option as declared."""
+
+    key: str
+    label: str
+    help: str
+    kind: str
+    default: str
+    choices: str | None
+
+
+class OptionsView(msgspec.Struct):
+    """The declaration of all options, and what this caller can choose from now."""
+
+    fields: list[FieldView]
+    offer: dict[str, Any]
+
+
+async def info(call: Call) -> Info:
+    """What this site is."""
+    context = call.context
+    return Info(__version__, context.fake, context.statement, context.enforcement, context.process_users)
+
+
+async def me(call: Call) -> Me:
+    """Who calls."""
+    person, server = call.caller.person, call.caller.server
+    record = call.context.broker.of_server(person.name, server) if server is not None else None
+    return Me(person.name, person.admin, list(person.groups), record.id if record else None)
+
+
+async def declared(call: Call) -> OptionsView:
+    """All options, and what this caller can choose from now."""
+    fields = [FieldView(f.key, f.label, f.help, f.kind, f.default, f.choices) for f in options.FIELDS]
+    return OptionsView(fields, offer_json(asking.offer(call.context, call.caller.person)))
+
+
+def offer_json(offer: options.Offer) -> dict[str, Any]:
+    """An offer as JSON gives it (exact fractions as text)."""
+    found: dict[str, Any] = msgspec.to_builtins(offer, enc_hook=str)
+    return found
+
+
+# -- devices and the queue ---------------------------------------------------------------------
+
+
+class Amount(msgspec.Struct):
+    """How much there is and how much of it is booked."""
+
+    total: int
+    booked: int
+
+
+class Holder(msgspec.Struct):
+    """A slice somebody holds; whose it is, administrators see, and everybody their own."""
+
+    share: str
+    memory_mib: int
+    session: str | None = None
+    user: str | None = None
+    mig: views.Mig | None = None
+
+
+class DeviceView(msgspec.Struct):
+    """One device and what of it is booked."""
+
+    id: str
+    index: int
+    slot: str
+    model: str
+    memory_mib: int
+    booked_mib: int
+    sms: int
+    booked_sm_milli: int
+    share_free: str
+    divisible: bool
+    healthy: bool
+    mig: list[str]
+    fake: bool
+    slices: list[Holder]
+
+
+class NodeView(msgspec.Struct):
+    """One machine."""
+
+    name: str
+    cpu: Amount
+    memory_mib: Amount
+    devices: list[DeviceView]
+
+
+class Devices(msgspec.Struct):
+    """All machines with their devices."""
+
+    nodes: list[NodeView]
+
+
+async def devices(call: Call) -> Devices:
+    """What there is and what is booked."""
+    broker = call.context.broker
+    holders: dict[str, list[Holder]] = {}
+    for record in broker.records.values():
+        visible = call.caller.may_see(record.user)
+        for piece in record.slices if record.state in HOLDING else ():
+            mig = views.Mig(piece.mig.profile, piece.mig.start, piece.mig.size) if piece.mig else None
+            holder = Holder(str(piece.share), piece.memory_mib, mig=mig)
+            if visible:
+                holder.session, holder.user = record.id, record.user
+            holders.setdefault(piece.device, []).append(holder)
+    held = [r for r in broker.records.values() if r.state in HOLDING]
+    nodes = []
+    for node in broker.nodes:
+        book = broker.books.get(node.name) or NodeBook.empty(node)
+        mine = [r.request for r in held if r.node == node.name]
+        nodes.append(
+            NodeView(
+                node.name,
+                Amount(node.cpu_milli, sum(r.cpu_milli for r in mine)),
+                Amount(node.memory_mib, sum(r.memory_mib for r in mine)),
+                [_device(b, holders.get(b.device.id, [])) for b in book.devices],
+            )
+        )
+    return Devices(nodes)
+
+
+def _device(book: Book, holders: list[Holder]) -> DeviceView:
+    device = book.device
+    empty = Book.empty(device)
+    return DeviceView(
+        id=device.id,
+        index=device.index,
+        slot=device.slot,
+        model=device.model,
+        memory_mib=device.memory_mib,
+        booked_mib=empty.free_mib - book.free_mib,
+        sms=device.sms,
+        booked_sm_milli=empty.free_sm_milli - book.free_sm_milli,
+        share_free=str(book.free_share),
+        divisible=device.divisible,
+        healthy=device.healthy,
+        mig=[profile.name for profile in device.mig],
+        fake=device.fake,
+        slices=holders,
+    )
+
+
+class Waiting(msgspec.Struct):
+    """A waiting request; whose it is, administrators see, and everybody their own."""
+
+    id: str | None
+    user: str | None
+    position: int
+    asked: str
+    why: str
+    since: str
+
+
+class GroupQueue(msgspec.Struct):
+    """The queue of one resource group, next first."""
+
+    name: str
+    waiting: list[Waiting]
+
+
+class Queue(msgspec.Struct):
+    """All queues one may see."""
+
+    groups: list[GroupQueue]
+
+
+async def queue(call: Call) -> Queue:
+    """Who waits for what, and why."""
+    broker = call.context.broker
+    groups = []
+    for group in call.context.settings.groups:
+        if not group.open_to(call.caller.person):
+            continue
+        mine = [
+            r for r in broker.records.values() if r.state == State.QUEUED and r.request.group == group.name
+        ]
+        line: list[Waiting] = []
+        for record in sorted(mine, key=lambda r: r.order):
+            standing = broker.standings.get(record.id)
+            visible = call.caller.may_see(record.user)
+            line.append(
+                Waiting(
+                    record.id if visible else None,
+                    record.user if visible else None,
+                    standing.position if standing else len(line) + 1,
+                    options.wish_text(record.request.wish, group.unit),
+                    standing.why if standing else "",
+                    views.iso(record.asked_ms) or "",
+                )
+            )
+        groups.append(GroupQueue(group.name, line))
+    return Queue(groups)
+
+
+# -- usage ------------------------------------------------------------------------------------
+
+
+class Usage(msgspec.Struct):
+    """What was used, summed by user, image or day. Hours are of the booked amounts; `measured_kib` is the largest
+    main memory a session was seen to use, null where nothing was measured."""
+
+    key: str
+    sessions: int
+    seconds: float
+    gpu_hours: float
+    gpu_mib_hours: float
+    cpu_hours: float
+    memory_mib_hours: float
+    booked_mib: int
+    measured_kib: int | None
+
+
+class UsageReport(msgspec.Struct):
+    """A period's usage."""
+
+    by: str
+    since: str
+    until: str
+    rows: list[Usage]
+
+
+async def usage(call: Call) -> UsageReport | Text:
+    """Sums the intervals of a period: one's own, everyone's for administrators."""
+    by = call.query.get("by", "user")
+    if by not in ("user", "image", "day"):
+        raise InvalidOptions({"by": "by: give user, image or day."})
+    now = datetime.fromtimestamp(call.context.now_ms() / 1000, UTC)
+    until = _moment(call.query.get("to"), "to", now)
+    since = _moment(call.query.get("from"), "from", until - timedelta(days=30))
+    mine = None if call.caller.person.admin else call.caller.person.name
+    if call.query.get("user") not in (None, "", mine):
+        if mine is not None:
+            raise NotAllowed("This is somebody else's usage.")
+        mine = call.query["user"]
+    from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (since, until))
+    rows = await call.context.database.read(queries.overlapping(from_ms, to_ms))
+    rows = [row for row in rows if mine in (None, row["user_name"])]
+    report = UsageReport(
+        by, since.isoformat(), until.isoformat(), _sums(rows, by, from_ms, to_ms, call.context.now_ms())
+    )
+    if call.query.get("format", "json") == "csv":
+        return Text(_csv(report.rows), "text/csv; charset=utf-8", f"usage-by-{by}.csv")
+    return report
+
+
+def _moment(text: str | None, name: str, default: datetime) -> datetime:
+    if not text:
+        return default
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidOptions(
+            {name: f"{name}: give a date such as 2026-03-31 or 2026-03-31T12:00Z."}
+        ) from None
+
+
+def _sums(rows: Any, by: str, from_ms: int, to_ms: int, now_ms: int) -> list[Usage]:
+    found: dict[str, Usage] = {}
+    for row in rows:
+        for key, ms in _parts(row, by, from_ms, to_ms, now_ms):
+            one = found.setdefault(key, Usage(key, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, None))
+            hours = ms / 3_600_000
+            one.sessions += 1
+            one.seconds += ms / 1000
+            one.gpu_hours += float(Fraction(row["share"])) * hours
+            one.gpu_mib_hours += row["gpu_memory_mib"] * hours
+            one.cpu_hours += row["cpu_milli"] / 1000 * hours
+            one.memory_mib_hours += row["memory_mib"] * hours
+            one.booked_mib = max(one.booked_mib, row["memory_mib"])
+            if row["measured_kib"] is not None:
+                one.measured_kib = max(one.measured_kib or 0, row["measured_kib"])
+    return [found[key] for key in sorted(found)]
+
+
+def _parts(row: Mapping[str, Any], by: str, from_ms: int, to_ms: int, now_ms: int) -> list[tuple[str, int]]:
+    """The keys an interval counts under, with its milliseconds in each. A closed interval has the length that was
+    measured; wall time only says where on the calendar it lies."""
+    length = row["duration_ms"] if row["duration_ms"] is not None else max(0, now_ms - row["opened_ms"])
+    start, end = row["opened_ms"], row["opened_ms"] + length
+    start, end = max(start, from_ms), min(end, to_ms)
+    if end < start:
+        return []
+    if by != "day":
+        return [(row["user_name"] if by == "user" else row["version"], end - start)]
+    parts = []
+    day = 86_400_000
+    while True:
+        edge = min(end, (start // day + 1) * day)
+        parts.append((datetime.fromtimestamp(start / 1000, UTC).date().isoformat(), edge - start))
+        if edge >= end:
+            return parts
+        start = edge
+
+
+def _csv(rows: list[Usage]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(Usage.__struct_fields__)
+    for row in rows:
+        values = msgspec.structs.astuple(row)
+        writer.writerow([_cell(value) for value in values])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet must not take a name for a formula."""
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+
+
+_PERIOD = (
+    Query("by", "user, image or day."),
+    Query("from", "ISO date or time; 30 days ago by default."),
+    Query("to", "ISO date or time; now by default."),
+    Query("user", "Only this person's (administrators)."),
+    Query("format", "json or csv."),
+)
+OPERATIONS = (
+    Operation("GET", "/info", "What this site is", info, Info),
+    Operation("GET", "/me", "Who you are here", me, Me),
+    Operation("GET", "/options", "All options, and what you can choose from now", declared, OptionsView),
+    Operation("GET", "/devices", "Machines and devices, and what is booked", devices, Devices),
+    Operation("GET", "/queue", "Who waits for what, and why", queue, Queue),
+    Operation("GET", "/usage", "Usage of a period, summed", usage, UsageReport, query=_PERIOD),
+)

@@ -1,0 +1,324 @@
+"""The service process: one process, one database. Wires the parts together; decides nothing.
+
+`python -m jupyterhub_bkai.app --data DIR` listens on loopback for `/services/bkai/` behind the proxy, and on the Unix
+socket `DIR/run/hub.sock` for the hub alone.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tornado import netutil, web
+from tornado.httpserver import HTTPServer
+
+from jupyterhub_bkai import policy, shipped
+from jupyterhub_bkai.admin import pages
+from jupyterhub_bkai.api import openapi, trusted
+from jupyterhub_bkai.api.auth import OAuthCallback, hub_oauth
+from jupyterhub_bkai.api.context import Context, Realised
+from jupyterhub_bkai.api.operations import MAX_BODY, Nothing, Operation, OperationHandler
+from jupyterhub_bkai.builds import catalog, foundation
+from jupyterhub_bkai.builds.environment import Environments
+from jupyterhub_bkai.clock import Clock
+from jupyterhub_bkai.datadir import (
+    DataFolder,
+    DataFolderError,
+    Facts,
+    read_addresses,
+    read_secrets,
+    write_facts,
+)
+from jupyterhub_bkai.errors import NotFound, SettingsError
+from jupyterhub_bkai.fences.process import ProcessFence
+from jupyterhub_bkai.gpus.inventory import Inventory, this_machine
+from jupyterhub_bkai.gpus.source import Selection, SourceOptions, SourceProblem, select
+from jupyterhub_bkai.hub import Hub
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.reconcile import Reconciler
+from jupyterhub_bkai.options import ImageOffer
+from jupyterhub_bkai.store.database import Database
+
+log = logging.getLogger("bkai")
+PREFIX = "/services/bkai/"
+ENFORCEMENT = "booked, not enforced"
+LOOK_AT_DEVICES_S = 15.0
+
+
+class ServedImages:
+    """The catalogue and its environments as the faces use them."""
+
+    def __init__(self, data: DataFolder, roots: list[Path], *, shared: bool) -> None:
+        self._data = data
+        self._roots = roots
+        self._shared = shared
+        self._catalog = catalog.read(roots)
+        for problem in self._catalog.problems:
+            log.warning("image definitions: %s", problem)
+        self._environments: Environments | None = None
+        self._laying: asyncio.Task[Environments] | None = None
+
+    def lay(self) -> "asyncio.Task[Environments]":
+        """Begins to make what every environment stands on (our own wheel); the first time this takes seconds."""
+        if self._laying is None or (self._laying.done() and self._laying.exception() is not None):
+            self._laying = asyncio.create_task(self._lay())
+        return self._laying
+
+    async def _lay(self) -> Environments:
+        base = await asyncio.to_thread(foundation.lay, self._data.root / "cache", shared=self._shared)
+        self._catalog = await asyncio.to_thread(catalog.read, self._roots, base.digest)
+        environments = Environments(self._data.root, base, shared=self._shared)
+        await asyncio.to_thread(environments.clean)
+        self._environments = environments
+        return environments
+
+    def offers(self) -> tuple[ImageOffer, ...]:
+        """Every version of the catalogue."""
+        return tuple(
+            ImageOffer(
+                image.name,
+                image.title,
+                image.description,
+                image.family,
+                image.minimum_cpu_milli,
+                image.minimum_memory_mib,
+                self.ready(image.name) is not None,
+            )
+            for image in self._catalog.images.values()
+        )
+
+    def ready(self, version: str) -> Realised | None:
+        """The version on this machine, if it has been made."""
+        image = self._catalog.images.get(version)
+        if image is None or self._environments is None or not self._environments.is_ready(image):
+            return None
+        return Realised(str(self._environments.python_of(image)), str(self._environments.path_of(image)))
+
+    async def realise(self, version: str, tell: Callable[[int | None, str], None]) -> Realised:
+        """Makes it, or joins one being made."""
+        if self._environments is None:
+            tell(None, "Packing this release for the image version.")
+        environments = await asyncio.shield(self.lay())
+        image = self._catalog.images.get(version)
+        if image is None:
+            raise NotFound(f"There is no image version {version} any more; choose another.")
+        async for progress in environments.realise(image):
+            tell(progress.percent, progress.message)
+        return Realised(str(environments.python_of(image)), str(environments.path_of(image)))
+
+    async def close(self) -> None:
+        """Stops what is being made."""
+        if self._laying is not None:
+            self._laying.cancel()
+            with contextlib.suppress(BaseException):
+                await self._laying
+        if self._environments is not None:
+            await self._environments.aclose()
+
+
+@dataclass(slots=True)
+class Service:
+    """The running service."""
+
+    context: Context
+    inventory: Inventory
+    images: ServedImages
+    tasks: list["asyncio.Task[None]"]
+    servers: list[HTTPServer]
+
+    async def close(self) -> None:
+        """Ends it in an order that loses nothing: no new calls, no new moves, then the database."""
+        for server in self.servers:
+            server.stop()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.images.close()
+        await self.context.hub.close()
+        self.context.database.close()
+        self.inventory.close()
+
+
+def read_settings(data: DataFolder) -> policy.Settings:
+    """The administrator's settings; written with comments when there are none."""
+    if not data.settings.exists():
+        data.settings.write_text(policy.DEFAULT_SETTINGS)
+        data.settings.chmod(0o600)
+    try:
+        return policy.load(data.settings.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([(str(data.settings), f"it cannot be read ({error}).")]) from None
+
+
+def find_devices(settings: policy.Settings) -> Selection:
+    """The device sources the settings name."""
+    name, _, sample = settings.devices.partition(":")
+    node = this_machine().name
+    options = SourceOptions(node=node, reserve_mib=settings.reserve_mib)
+    if sample:
+        options = replace(options, sample=sample)
+    try:
+        return select(name, options)
+    except SourceProblem as problem:
+        raise SettingsError([("devices", problem.message)]) from None
+
+
+async def start(data: DataFolder, database_url: str | None = None) -> Service:
+    """Brings the service up. Raises `SettingsError` or `DataFolderError` with sentences."""
+    settings = read_settings(data)
+    secrets, addresses = read_secrets(data), read_addresses(data)
+    selection = find_devices(settings)
+    inventory = Inventory(selection.sources, node=this_machine())
+    await asyncio.to_thread(inventory.refresh)
+    database = Database(database_url or f"sqlite:///{data.database}")
+    clock = Clock()
+    broker = Broker(database, settings, clock)
+    await broker.load(inventory.nodes)
+    hub = Hub(addresses.hub_api_url, secrets.service_token)
+    reconciler = Reconciler(broker, hub, ProcessFence.of_this_machine(), lambda: clock.now().wall_ms)
+    roots = [shipped.images(), *(Path(root) for root in settings.image_roots)]
+    images = ServedImages(data, roots, shared=os.geteuid() == 0)
+    context = Context(
+        settings=settings,
+        database=database,
+        broker=broker,
+        reconciler=reconciler,
+        hub=hub,
+        images=images,
+        now_ms=lambda: clock.now().wall_ms,
+        public_url=addresses.public_url,
+        session_logs=data.session_logs,
+        fake=inventory.fake,
+        statement=selection.statement,
+        process_users="real" if os.geteuid() == 0 else "single",
+        enforcement=ENFORCEMENT,
+    )
+    write_facts(data, Facts(context.fake, context.process_users, context.enforcement))
+    cookie_key = hashlib.sha256(f"bkai cookies {secrets.service_token}".encode()).digest()
+    auth = hub_oauth(addresses.hub_api_url, secrets.service_token, PREFIX, cookie_key)
+    servers = [
+        _listen(application(context, auth, cookie_key), addresses.service_port),
+        _listen_unix(trusted.application(context), Path(addresses.hub_socket)),
+    ]
+    tasks = [
+        asyncio.create_task(broker.run(), name="broker"),
+        asyncio.create_task(reconciler.run(), name="reconcile"),
+        asyncio.create_task(_look_at_devices(inventory, broker), name="devices"),
+    ]
+    images.lay()
+    log.info("listening on %s and %s. %s", addresses.service_url, addresses.hub_socket, selection.statement)
+    return Service(context, inventory, images, tasks, servers)
+
+
+async def _look_at_devices(inventory: Inventory, broker: Broker) -> None:
+    while True:
+        await asyncio.sleep(LOOK_AT_DEVICES_S)
+        try:
+            if await asyncio.to_thread(inventory.refresh):
+                broker.set_nodes(inventory.nodes)
+        except Exception:
+            log.exception("The devices could not be looked at")
+
+
+def routes(operations: tuple[Operation, ...]) -> list[Any]:
+    """The operations as tornado's routes, one handler a path."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return [
+        (f"{PREFIX}api/v1{_pattern(path)}", OperationHandler, {"operations": found})
+        for path, found in by_path.items()
+    ]
+
+
+def _pattern(path: str) -> str:
+    return re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))
+
+
+def application(context: Context, auth: Any, cookie_key: bytes) -> web.Application:
+    """Everything under `/services/bkai/`."""
+    return web.Application(
+        [
+            *routes(openapi.OPERATIONS),
+            (f"{PREFIX}oauth_callback", OAuthCallback),
+            *pages.routes(context, PREFIX),
+            (f"{PREFIX}api/.*", Nothing, {"operations": {}}),
+        ],
+        context=context,
+        hub_auth=auth,
+        cookie_secret=cookie_key,
+        xsrf_cookies=True,
+        xsrf_cookie_kwargs={"path": PREFIX, "httponly": False, "samesite": "Lax"},
+        log_function=_log_call,
+        # What pages that redirect to the Hub's login come back to.
+        login_url="/hub/login",
+    )
+
+
+def _log_call(handler: web.RequestHandler) -> None:
+    """One line a call; the address without its query, where a token might stand."""
+    level = logging.INFO if handler.get_status() >= 400 else logging.DEBUG
+    request = handler.request
+    log.log(level, "%s %s %s", handler.get_status(), request.method, request.path)
+
+
+def _listen(app: web.Application, port: int) -> HTTPServer:
+    server = HTTPServer(app, xheaders=True, max_body_size=2 * MAX_BODY)
+    server.listen(port, "127.0.0.1")
+    return server
+
+
+def _listen_unix(app: web.Application, path: Path) -> HTTPServer:
+    server = HTTPServer(app, max_body_size=2 * MAX_BODY)
+    server.add_socket(netutil.bind_unix_socket(str(path), mode=0o600))
+    return server
+
+
+async def _main(data: DataFolder, database_url: str | None) -> None:
+    service = await start(data, database_url)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await ended.wait()
+    log.info("ending")
+    await service.close()
+
+
+def main() -> int:
+    """Runs the service until it is told to end. Exit 2 with one sentence a problem when it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m jupyterhub_bkai.app", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the data folder")
+    parser.add_argument(
+        "--database", help="address of a PostgreSQL database (default: SQLite in the data folder)"
+    )
+    parser.add_argument("--debug", action="store_true", help="log every call")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.debug else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(name)s %(message)s",
+    )
+    for noisy in ("httpx", "httpcore", "alembic.runtime.migration", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        asyncio.run(_main(DataFolder(arguments.data.resolve()), arguments.database))
+    except (SettingsError, DataFolderError) as error:
+        sys.stderr.write(f"bkai service cannot start.\n{error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"bkai service cannot start: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,547 @@
+"""The only writer: every wish and every move of a lease goes through here.
+
+Owns the live records in memory and their rows in the database. Commands are collected and written together: each
+changes a draft, the draft is written in one transaction, and only then does it become the present state and are the
+callers answered. What was answered survives a power cut; what was not written never happened.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from jupyterhub_bkai import metering, names, policy
+from jupyterhub_bkai.clock import Clock, Stamp
+from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
+from jupyterhub_bkai.gpus.fit import Choice, NodeBook
+from jupyterhub_bkai.gpus.slices import Unit
+from jupyterhub_bkai.leasing import queue
+from jupyterhub_bkai.leasing.lifecycle import ENDS_AS, FINAL, HOLDING, Cause, Move, State, target
+from jupyterhub_bkai.leasing.queue import Standing, Waiting
+from jupyterhub_bkai.model import Node, Person, Request
+from jupyterhub_bkai.store import queries
+from jupyterhub_bkai.store.database import Batch, Database
+from jupyterhub_bkai.store.records import Record, lease_row, request_row, slice_rows
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Command = Callable[["Draft"], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a session is doing while it is not running yet; not stored, since it is true only while it is done."""
+
+    percent: int | None
+    message: str
+
+
+class Draft:
+    """The state as the commands of one transaction change it."""
+
+    def __init__(self, broker: "Broker", now: Stamp) -> None:
+        self.now = now
+        self.batch = Batch()
+        self.changed: dict[str, Record] = {}
+        self.order = broker.last_order
+        self.intervals: dict[str, metering.Interval | None] = {}
+        self._broker = broker
+
+    def get(self, record_id: str) -> Record:
+        """A live record as this draft has it. Raises `NotFound`."""
+        record = self.changed.get(record_id) or self._broker.records.get(record_id)
+        if record is None:
+            raise NotFound(f"There is no live session with the id {record_id[:26]}.")
+        return record
+
+    def live(self) -> Iterable[Record]:
+        """Every live record as this draft has it."""
+        for record_id in {**self._broker.records, **self.changed}:
+            record = self.get(record_id)
+            if record.state not in FINAL:
+                yield record
+
+    def of_server(self, user: str, server: str) -> Record | None:
+        """The live record of a server."""
+        return next((r for r in self.live() if r.user == user and r.server == server), None)
+
+    def add(self, record: Record, who: str, why: str) -> None:
+        """A new request."""
+        self.changed[record.id] = record
+        self.batch.requests.append(request_row(record))
+        self._note(record, None, who, why)
+
+    def move(self, record: Record, move: Move, who: str, why: str, **changes: Any) -> Record:
+        """Makes one move of the table and whatever columns go with it. Raises `InvalidMove`."""
+        cause = changes.get("cause") or record.cause
+        state = target(State(record.state), move, Cause(cause) if cause else None)
+        if state in FINAL:
+            changes["ended_ms"] = self.now.wall_ms
+        moved = replace(record, state=state, since_ms=self.now.wall_ms, **changes)
+        self.put(moved)
+        self._note(moved, record.state, who, why)
+        return moved
+
+    def put(self, record: Record) -> None:
+        """Columns changed without a move."""
+        self.changed[record.id] = record
+        row = request_row(record)
+        fixed = (
+            "ord",
+            "user_name",
+            "server",
+            "hub_groups",
+            "admin",
+            "group_name",
+            "version",
+            "wish",
+            "asked_ms",
+        )
+        self.batch.changed_requests.append({key: row[key] for key in row if key not in fixed})
+        if record.node is not None and record.granted_ms is not None:
+            lease = lease_row(record)
+            keys = ("id", "started_ms", "deadline_ms", "released_ms", "handle")
+            self.batch.changed_leases.append({key: lease[key] for key in keys})
+
+    def grant(self, record: Record, choice: Choice) -> Record:
+        """Gives what `choice` says: the lease, its slices and its usage interval in one transaction."""
+        request = record.request
+        deadline = self.now.wall_ms + request.duration_s * 1000 if request.duration_s else None
+        granted = self.move(
+            record,
+            Move.GRANT,
+            "scheduler",
+            f"granted on {choice.node}",
+            node=choice.node,
+            slices=choice.slices,
+            granted_ms=self.now.wall_ms,
+            deadline_ms=deadline,
+            message=None,
+        )
+        # `move` noted the lease's columns as changed, but the lease is only being made now.
+        self.batch.changed_leases.pop()
+        self.batch.leases.append(lease_row(granted))
+        self.batch.slices.extend(slice_rows(granted))
+        interval = metering.open_interval(
+            record.id,
+            (record.user, request.project, request.group, request.version),
+            request.cpu_milli,
+            request.memory_mib,
+            choice.slices,
+            self.now,
+        )
+        self.batch.intervals.append(metering.row(interval))
+        self.intervals[record.id] = interval
+        return granted
+
+    def free(self, record: Record, who: str, why: str, measured_kib: int | None = None) -> Record:
+        """Gives the slices back and closes the usage interval; the fence has proved that nothing is alive."""
+        freed = self.move(record, Move.FREE, who, why)
+        interval = self.intervals.get(record.id) or self._broker.intervals.get(record.id)
+        if interval is not None:
+            closed = metering.close_interval(interval, self.now, measured_kib)
+            self.batch.closed_intervals.append(metering.closing_row(closed))
+            self.intervals[record.id] = None
+        return freed
+
+    def _note(self, record: Record, source: str | None, who: str, why: str) -> None:
+        self.batch.transitions.append(
+            {
+                "request": record.id,
+                "at_ms": self.now.wall_ms,
+                "source": str(source) if source else None,
+                "target": str(record.state),
+                "who": who,
+                "why": why[:500],
+            }
+        )
+
+
+@dataclass(slots=True)
+class _Pending:
+    command: Command[Any]
+    done: "asyncio.Future[Any]"
+
+
+@dataclass(slots=True)
+class _Attendance:
+    """Acquire streams open for a record, and since when there is none."""
+
+    streams: int = 0
+    since_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+
+
+class Broker:
+    """The live state and the only way to change it."""
+
+    def __init__(self, database: Database, settings: policy.Settings, clock: Clock) -> None:
+        self.database = database
+        self.settings = settings
+        self.records: dict[str, Record] = {}
+        self.intervals: dict[str, metering.Interval] = {}
+        self.books: dict[str, NodeBook] = {}
+        self.standings: dict[str, Standing] = {}
+        self.progress: dict[str, Progress] = {}
+        self.last_order = 0
+        self._nodes: tuple[Node, ...] = ()
+        self._clock = clock
+        self._pending: list[_Pending] = []
+        self._work = asyncio.Event()
+        self._attendance: dict[str, _Attendance] = {}
+        self._seen: dict[str, float] = {}
+        self._watchers: set[Watcher] = set()
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def load(self, nodes: Sequence[Node]) -> None:
+        """Takes up where the last process ended: what the database holds is what is true."""
+        self.last_order = await self.database.read(queries.last_order)
+        for record in await self.database.read(queries.live):
+            self.records[record.id] = replace(record, state=State(record.state))
+            self._attendance[record.id] = _Attendance()
+        for row in await self.database.read(queries.open_intervals):
+            self.intervals[row["lease"]] = metering.read(row)
+        self.set_nodes(nodes)
+
+    async def run(self) -> None:
+        """Writes what is pending, for ever; cancelled at the end."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            pending, self._pending = self._pending, []
+            try:
+                await self._turn(pending)
+            except Exception as error:
+                log.exception("A transaction of %d commands failed", len(pending))
+                for item in pending:
+                    if not item.done.done():
+                        item.done.set_exception(error)
+
+    async def _turn(self, pending: Sequence[_Pending]) -> None:
+        """One transaction: the commands, then the grants they make possible."""
+        draft = Draft(self, self._clock.now())
+        answers: list[tuple[_Pending, Any]] = []
+        for item in pending:
+            mark = _mark(draft)
+            try:
+                answers.append((item, item.command(draft)))
+            except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's, and only the caller's
+                _undo(draft, mark)
+                if not item.done.done():
+                    item.done.set_exception(error)
+        books, standings = self._decide(draft)
+        try:
+            await self.database.write(draft.batch)
+        except PublicError as error:
+            for item, _ in answers:
+                if not item.done.done():
+                    item.done.set_exception(error)
+            return
+        self._adopt(draft, books, standings)
+        for item, answer in answers:
+            if not item.done.done():
+                item.done.set_result(answer)
+
+    def _decide(self, draft: Draft) -> tuple[dict[str, NodeBook], dict[str, Standing]]:
+        """Grants what the queues' order and the books allow."""
+        books = self._books(draft.live())
+        waiting = [Waiting(r.id, r.order, r.request) for r in draft.live() if r.state == State.QUEUED]
+        standings: dict[str, Standing] = {}
+        for name, line in sorted(queue.order(waiting).items(), key=lambda row: row[1][0].order):
+            group = self.settings.group(name)
+            mine = self.nodes_of(name)
+            grants, shortage = queue.decide(line, {n: b for n, b in books.items() if n in mine})
+            for item, choice in grants:
+                draft.grant(draft.get(item.id), choice)
+                request = item.request
+                books[choice.node] = books[choice.node].take(
+                    request.cpu_milli, request.memory_mib, choice.slices
+                )
+            unit = group.unit if group else Unit()
+            standings.update(queue.standings(line[len(grants) :], shortage, unit))
+        return books, standings
+
+    def _adopt(self, draft: Draft, books: dict[str, NodeBook], standings: dict[str, Standing]) -> None:
+        """Makes a written draft the present state and tells who watches."""
+        touched = set(draft.changed)
+        touched |= {
+            i for i in standings.keys() | self.standings.keys() if standings.get(i) != self.standings.get(i)
+        }
+        self.last_order = draft.order
+        self.books, self.standings = books, standings
+        for record_id, record in draft.changed.items():
+            if record.state in FINAL:
+                self.records.pop(record_id, None)
+                self.progress.pop(record_id, None)
+                self._attendance.pop(record_id, None)
+                self._seen.pop(record_id, None)
+            else:
+                self.records[record_id] = record
+                self._attendance.setdefault(record_id, _Attendance())
+        for record_id, interval in draft.intervals.items():
+            if interval is None:
+                self.intervals.pop(record_id, None)
+            else:
+                self.intervals[record_id] = interval
+        for watcher in self._watchers:
+            watcher.tell(touched, {i: r for i, r in draft.changed.items() if r.state in FINAL})
+
+    async def submit(self, command: Command[T]) -> T:
+        """Runs `command` in the next transaction; returns after it is on disk. Raises what the command raises."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Pending(command, done))
+        self._work.set()
+        return await done
+
+    # -- nodes and books -------------------------------------------------------------------
+
+    def set_nodes(self, nodes: Sequence[Node]) -> None:
+        """The machines there are now; the waiting are looked at again."""
+        self._nodes = tuple(nodes)
+        self.books = self._books(self.records.values())
+        self._work.set()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The machines there are."""
+        return self._nodes
+
+    def nodes_of(self, group: str) -> frozenset[str]:
+        """The names of a group's machines (no list in the settings means all)."""
+        found = self.settings.group(group)
+        if found is None:
+            return frozenset()
+        return frozenset(found.nodes) if found.nodes else frozenset(node.name for node in self._nodes)
+
+    def _books(self, records: Iterable[Record]) -> dict[str, NodeBook]:
+        """What is left on every node, from scratch: the books are derived, never stored."""
+        overcommit = max((g.cpu_overcommit for g in self.settings.groups), default=Fraction(1))
+        books = {node.name: NodeBook.empty(node, overcommit) for node in self._nodes}
+        for record in records:
+            if record.state in HOLDING and record.node in books:
+                request = record.request
+                books[record.node] = books[record.node].take(
+                    request.cpu_milli, request.memory_mib, record.slices
+                )
+        return books
+
+    # -- commands --------------------------------------------------------------------------
+
+    async def ask(
+        self, person: Person, server: str, request: Request, *, keepalive_s: int | None = None, who: str = ""
+    ) -> list[Record]:
+        """Records a wish (its `count` sessions at once, or none). Raises `PolicyDenied` or `Conflict`."""
+
+        def command(draft: Draft) -> list[Record]:
+            mine = [r for r in draft.live() if r.user == person.name]
+            policy.check(self.settings, person, request, [holding(r) for r in mine])
+            taken = {r.server for r in mine}
+            if server in taken:
+                raise Conflict(
+                    f"You already have a session called “{server or 'default'}”; stop it first or choose another name.",
+                    fields={"name": "this name is in use"},
+                )
+            records = []
+            for name in _servers(server, request.count, taken):
+                draft.order += 1
+                record = Record(
+                    id=names.lease_id(draft.now.wall_ms, os.urandom(10)),
+                    order=draft.order,
+                    person=person,
+                    server=name,
+                    request=replace(request, count=1),
+                    state=State.QUEUED,
+                    since_ms=draft.now.wall_ms,
+                    asked_ms=draft.now.wall_ms,
+                    keepalive_s=keepalive_s,
+                    remove_server=keepalive_s is not None,
+                )
+                draft.add(record, who or person.name, "asked")
+                records.append(record)
+            return records
+
+        return await self.submit(command)
+
+    async def move(self, record_id: str, move: Move, who: str, why: str, **changes: Any) -> Record:
+        """One move that neither gives nor takes slices."""
+        return await self.submit(lambda draft: draft.move(draft.get(record_id), move, who, why, **changes))
+
+    async def end(self, record_id: str, cause: Cause, who: str, message: str) -> Record | None:
+        """Begins the end: a waiting request is over at once, a lease goes to `stopping`. Idempotent."""
+
+        def command(draft: Draft) -> Record | None:
+            try:
+                record = draft.get(record_id)
+            except NotFound:
+                return None
+            if record.state in FINAL or record.state == State.STOPPING:
+                return record
+            if record.state == State.QUEUED:
+                move = Move.WITHDRAW if ENDS_AS[cause] is not State.FAILED else Move.FAIL
+            else:
+                move = Move.STOP
+            return draft.move(record, move, who, message, cause=cause, message=message)
+
+        return await self.submit(command)
+
+    async def free(
+        self, record_id: str, who: str, why: str, measured_kib: int | None = None
+    ) -> Record | None:
+        """Gives a stopping lease's slices back; only for who holds the fence's proof. Idempotent."""
+
+        def command(draft: Draft) -> Record | None:
+            try:
+                record = draft.get(record_id)
+            except NotFound:
+                return None
+            return draft.free(record, who, why, measured_kib) if record.state == State.STOPPING else record
+
+        return await self.submit(command)
+
+    async def started(self, record_id: str, handle: Mapping[str, Any]) -> Record:
+        """The spawner launched something: what to look for is kept."""
+
+        def command(draft: Draft) -> Record:
+            record = draft.get(record_id)
+            if record.state in (State.GRANTED, State.PULLING):
+                if record.state == State.PULLING:
+                    record = draft.move(record, Move.PREPARE, "hub", "image is ready")
+                return draft.move(record, Move.START, "hub", "launched", handle=dict(handle))
+            moved = replace(record, handle=dict(handle))
+            draft.put(moved)
+            return moved
+
+        return await self.submit(command)
+
+    async def ready(self, record_id: str) -> Record:
+        """The session's port answers."""
+
+        def command(draft: Draft) -> Record:
+            record = draft.get(record_id)
+            if record.state == State.RUNNING:
+                return record
+            if record.state not in (State.GRANTED, State.STARTING):
+                raise Conflict(f"The session {record_id} is {record.state}; it cannot become ready.")
+            return draft.move(record, Move.READY, "hub", "the session answers", started_ms=draft.now.wall_ms)
+
+        return await self.submit(command)
+
+    # -- looking ---------------------------------------------------------------------------
+
+    def of_server(self, user: str, server: str) -> Record | None:
+        """The live record of a server."""
+        return next((r for r in self.records.values() if r.user == user and r.server == server), None)
+
+    def set_progress(self, record_id: str, progress: Progress | None) -> None:
+        """What a starting session is doing; shown, not stored."""
+        if self.progress.get(record_id) == progress:
+            return
+        if progress is None:
+            self.progress.pop(record_id, None)
+        else:
+            self.progress[record_id] = progress
+        self.touch(record_id)
+
+    def touch(self, record_id: str) -> None:
+        """Has whoever watches look at a record again."""
+        for watcher in self._watchers:
+            watcher.tell({record_id}, {})
+
+    @asynccontextmanager
+    async def attend(self, record_id: str) -> AsyncIterator[None]:
+        """While entered, somebody waits at the other end of an acquire stream for this record."""
+        attendance = self._attendance.setdefault(record_id, _Attendance())
+        attendance.streams += 1
+        try:
+            yield
+        finally:
+            attendance.streams -= 1
+            attendance.since_s = asyncio.get_running_loop().time()
+
+    def unattended_s(self, record_id: str) -> float:
+        """For how long nobody has waited for this record; 0 while somebody does."""
+        attendance = self._attendance.get(record_id)
+        if attendance is None or attendance.streams:
+            return 0.0
+        return asyncio.get_running_loop().time() - attendance.since_s
+
+    def keep_alive(self, record_id: str) -> None:
+        """Somebody who promised to keep a session alive did so."""
+        self._seen[record_id] = asyncio.get_running_loop().time()
+
+    def silent_s(self, record_id: str) -> float:
+        """For how long nobody has kept the record alive (since this process knows of it)."""
+        now = asyncio.get_running_loop().time()
+        return now - self._seen.setdefault(record_id, now)
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator["Watcher"]:
+        """Sees every change while entered."""
+        watcher = Watcher()
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+
+class Watcher:
+    """Collects the ids that changed; a slow reader sees each once, not every step."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self.ended: dict[str, Record] = {}
+        self._event = asyncio.Event()
+
+    def tell(self, ids: set[str], ended: Mapping[str, Record]) -> None:
+        """Notes changed ids, and the last form of records that ended."""
+        self._ids |= ids
+        self.ended.update(ended)
+        self._event.set()
+
+    async def changes(self, timeout_s: float) -> set[str]:
+        """The ids that changed since the last call; empty when nothing did for `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return set()
+        self._event.clear()
+        ids, self._ids = self._ids, set()
+        return ids
+
+
+def _servers(server: str, count: int, taken: set[str]) -> list[str]:
+    """The names of `count` sessions asked for together: the given one, then numbered ones that are free."""
+    found, number = [server], 2
+    while len(found) < count:
+        name = names.numbered(server, number)
+        number += 1
+        if name not in taken:
+            found.append(name)
+    return found
+
+
+def holding(record: Record) -> policy.Holding:
+    """What a live record counts against its owner's limits."""
+    wish = record.request.wish
+    devices = wish.share * wish.count if wish else Fraction(0)
+    return policy.Holding(record.request.group, record.state == State.QUEUED, devices)
+
+
+def _mark(draft: Draft) -> tuple[dict[str, Record], int, dict[str, metering.Interval | None], dict[str, int]]:
+    lengths = {name: len(getattr(draft.batch, name)) for name in draft.batch.__slots__}
+    return dict(draft.changed), draft.order, dict(draft.intervals), lengths
+
+
+def _undo(
+    draft: Draft, mark: tuple[dict[str, Record], int, dict[str, metering.Interval | None], dict[str, int]]
+) -> None:
+    """Takes back what one refused command did, so that the others of its transaction stand alone."""
+    draft.changed, draft.order, draft.intervals, lengths = mark
+    for name, length in lengths.items():
+        del getattr(draft.batch, name)[length:]

@@ -1,0 +1,189 @@
+"""Options: what is accepted becomes exactly what was meant; what is not, one sentence by its field."""
+
+from fractions import Fraction
+
+import pytest
+
+from jupyterhub_bkai.errors import InvalidOptions
+from jupyterhub_bkai.gpus.slices import Unit, cut
+from jupyterhub_bkai.model import Device, Mount, SessionType, Wish
+from jupyterhub_bkai.options import FIELDS, GroupOffer, ImageOffer, Offer, SlotOffer, parse
+
+CARD = SlotOffer("cuda", "NVIDIA H200", devices=4, mig=("1g.18gb", "2g.35gb"), memory_mib=143_771)
+
+
+def offer(per_device: str = "2", quantum: str = "0.1", **changes: object) -> Offer:
+    group = GroupOffer(
+        "default",
+        "Default",
+        Unit(Fraction(per_device), Fraction(quantum)),
+        slots=(CARD, SlotOffer("atom", "ATOM", devices=2, divisible=False)),
+        session_types=(SessionType.INTERACTIVE, SessionType.BATCH),
+        folders=(Mount("data", "ro"), Mount("scratch", "rw")),
+        cpu_milli=16_000,
+        memory_mib=65_536,
+        max_duration_s=86_400,
+    )
+    images = (
+        ImageOffer("sklearn/1.8", "scikit-learn 1.8", minimum_memory_mib=512),
+        ImageOffer("sklearn/1.7", ""),
+    )
+    return Offer(images, (group,), projects=("vision",))
+
+
+def wish(**raw: object) -> Wish | None:
+    return parse(raw, offer()).wish
+
+
+def sentence(field: str, offered: Offer | None = None, **raw: object) -> str:
+    with pytest.raises(InvalidOptions) as refused:
+        parse(raw, offered or offer())
+    assert list(refused.value.fields) == [field], refused.value.fields
+    return refused.value.fields[field]
+
+
+def test_nothing_asked_gives_the_defaults() -> None:
+    request = parse({}, offer())
+    assert (request.version, request.group, request.count) == ("sklearn/1.8", "default", 1)
+    assert (request.cpu_milli, request.memory_mib, request.shm_mib) == (1000, 2048, 64)
+    assert request.wish is None
+    assert request.duration_s == 86_400
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"fgpu": "0.5"}, Wish("cuda", 1, Fraction(1, 4))),
+        ({"gpu": "0.25"}, Wish("cuda", 1, Fraction(1, 4))),
+        ({"gpu": 0.25}, Wish("cuda", 1, Fraction(1, 4))),
+        ({"fgpu": 2}, Wish("cuda", 1, Fraction(1))),
+        ({"gpu": "2"}, Wish("cuda", 2, Fraction(1))),
+        ({"fgpu": "3", "spread": "2"}, Wish("cuda", 2, Fraction(3, 4))),
+        ({"mig": "1g.18gb"}, Wish("cuda", 1, Fraction(1), "1g.18gb")),
+        ({"mig": "2g.35gb", "spread": 2}, Wish("cuda", 2, Fraction(1), "2g.35gb")),
+        ({"accelerator": "cuda"}, Wish("cuda", 1, Fraction(1, 2))),
+        ({"accelerator": "atom"}, Wish("atom", 1, Fraction(1))),
+        ({"accelerator": "atom", "gpu": "2"}, Wish("atom", 2, Fraction(1))),
+        ({"accelerator": "none"}, None),
+        ({"accelerator": "none", "fgpu": "0"}, None),
+    ],
+)
+def test_amounts_of_an_accelerator(raw: dict[str, object], expected: Wish | None) -> None:
+    assert wish(**raw) == expected
+
+
+def test_the_worked_example_of_an_8_gb_card() -> None:
+    card = Device("GPU-0", "local", 0, "cuda", "8 GB card", 8192, 20)
+    request = parse({"fgpu": "0.5"}, offer())
+    assert request.wish is not None
+    piece = cut(card, request.wish.share)
+    assert (piece.memory_mib, piece.sm_milli, piece.share) == (2048, 5000, Fraction(1, 4))
+
+
+def test_one_fgpu_of_five_is_a_fifth_of_a_device() -> None:
+    request = parse({"fgpu": "1"}, offer(per_device="5"))
+    assert request.wish == Wish("cuda", 1, Fraction(1, 5))
+
+
+def test_three_units_to_a_device_stay_exact() -> None:
+    request = parse({"fgpu": "1"}, offer(per_device="3"))
+    assert request.wish == Wish("cuda", 1, Fraction(1, 3))
+
+
+def test_between_two_quanta_both_neighbours_are_named() -> None:
+    said = sentence("fgpu", fgpu="0.55")
+    assert "0.5 fGPU" in said
+    assert "0.6 fGPU" in said
+    said = sentence("gpu", gpu="0.26")
+    assert "0.25 GPU" in said
+    assert "0.3 GPU" in said
+
+
+def test_a_fraction_never_straddles_two_cards_unless_asked() -> None:
+    said = sentence("fgpu", fgpu="3")
+    assert "does not fit on one device" in said
+    assert "spread it over 2 devices" in said
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "nan", "NaN", "inf", "1e3", "1e999", "two", "0x1", "١", "0.1234567", True, "9" * 400]
+)
+def test_what_is_no_amount(value: object) -> None:
+    assert sentence("fgpu", fgpu=value)
+
+
+@pytest.mark.parametrize(
+    ("field", "raw"),
+    [
+        ("version", {"version": "sklearn/9"}),
+        ("version", {"version": "../../etc"}),
+        ("version", {"version": ["sklearn/1.8"]}),
+        ("group", {"group": "other"}),
+        ("accelerator", {"accelerator": "tpu"}),
+        ("mig", {"mig": "9g.1gb"}),
+        ("gpu", {"fgpu": "1", "gpu": "0.5"}),
+        ("fgpu", {"fgpu": "100"}),
+        ("gpu", {"accelerator": "atom", "gpu": "0.5"}),
+        ("spread", {"fgpu": "1", "spread": "9"}),
+        ("spread", {"fgpu": "1", "spread": "1.5"}),
+        ("cpu", {"cpu": "0.55"}),
+        ("cpu", {"cpu": "0"}),
+        ("cpu", {"cpu": "1000"}),
+        ("cpu", {"cpu": "-1"}),
+        ("memory", {"memory": "100m"}),
+        ("memory", {"memory": "1000t"}),
+        ("memory", {"memory": "much"}),
+        ("shm", {"shm": "4g"}),
+        ("duration", {"duration": "30s"}),
+        ("duration", {"duration": "2d"}),
+        ("duration", {"duration": "soon"}),
+        ("name", {"name": "../../etc/passwd"}),
+        ("name", {"name": "<script>"}),
+        ("name", {"name": "x" * 31}),
+        ("name", {"name": "a--b"}),
+        ("count", {"count": "0"}),
+        ("count", {"count": "101"}),
+        ("count", {"count": "1.5"}),
+        ("project", {"project": "secret"}),
+        ("session_type", {"session_type": "inference"}),
+        ("folders", {"folders": ["nothing:ro"]}),
+        ("folders", {"folders": ["data:rw"]}),
+        ("folders", {"folders": ["data:rx"]}),
+        ("folders", {"folders": [1]}),
+        ("environment", {"environment": {"LD_PRELOAD": "x"}}),
+        ("environment", {"environment": {"ld_preload": "x"}}),
+        ("environment", {"environment": {"PATH": "x"}}),
+        ("environment", {"environment": {"PYTHONPATH": "x"}}),
+        ("environment", {"environment": {"JUPYTERHUB_API_TOKEN": "x"}}),
+        ("environment", {"environment": {"BKAI_LEASE_ID": "x"}}),
+        ("environment", {"environment": {"CUDA_VISIBLE_DEVICES": "0"}}),
+        ("environment", {"environment": {"A=B": "x"}}),
+        ("environment", {"environment": {"A": 1}}),
+        ("environment", {"environment": "no equals sign"}),
+        ("surprise", {"surprise": "1"}),
+    ],
+)
+def test_wrong_input_gets_one_sentence_by_its_field(field: str, raw: dict[str, object]) -> None:
+    said = sentence(field, None, **raw)
+    assert said[-1] in ".?"
+    assert "<script>" not in said or "“" in said
+
+
+def test_all_wrong_fields_are_told_at_once() -> None:
+    with pytest.raises(InvalidOptions) as refused:
+        parse({"cpu": "x", "memory": "y", "count": "0"}, offer())
+    assert set(refused.value.fields) == {"cpu", "memory", "count"}
+
+
+def test_less_than_the_image_needs_names_the_minimum() -> None:
+    assert "512 MiB" in sentence("memory", memory="256m")
+
+
+def test_a_list_of_folders_and_variables() -> None:
+    request = parse({"folders": "data:ro scratch", "environment": "A=1\nB=x=y"}, offer())
+    assert request.folders == (Mount("data", "ro"), Mount("scratch", "rw"))
+    assert request.environment == {"A": "1", "B": "x=y"}
+
+
+def test_every_field_has_words() -> None:
+    assert all(field.label and field.help for field in FIELDS)
