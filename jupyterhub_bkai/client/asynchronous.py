@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -71,16 +71,23 @@ class AsyncClient:
         """The fields a request has, and what is on offer to the caller just now."""
         return _as(Options, await self._get("/options"))
 
-    async def check(self, /, **options: object) -> Check:
+    async def check(self, options: Mapping[str, object] | None = None, /, **more: object) -> Check:
         """What the service would say to these options; changes nothing."""
-        return _as(Check, await self._post("/sessions/check", {"options": _plain(options)}))
+        return _as(Check, await self._post("/sessions/check", {"options": _plain(options, more)}))
 
-    async def create(self, /, *, keepalive_s: int | None = None, **options: object) -> tuple[Session, ...]:
+    async def create(
+        self,
+        options: Mapping[str, object] | None = None,
+        /,
+        *,
+        keepalive_s: int | None = None,
+        **more: object,
+    ) -> tuple[Session, ...]:
         """Ask for a session (several with `count=`): `create(version="sklearn/1.7", fgpu="0.5")`.
 
         With `keepalive_s` the service ends the sessions when `keepalive` is not called for that long.
         """
-        body: dict[str, object] = {"options": _plain(options)}
+        body: dict[str, object] = {"options": _plain(options, more)}
         if keepalive_s is not None:
             body["keepalive_s"] = keepalive_s
         return _items(Session, await self._post("/sessions", body), "sessions")
@@ -202,9 +209,10 @@ def _period(by: str, since: date | None, until: date | None) -> dict[str, str]:
     return query
 
 
-def _plain(options: dict[str, object]) -> dict[str, object]:
+def _plain(options: Mapping[str, object] | None, more: Mapping[str, object]) -> dict[str, object]:
     """Options as the service reads them: amounts as text, so that none is bent by binary fractions."""
-    return {key: _value(value) for key, value in options.items() if value is not None}
+    given = {**(options or {}), **more}
+    return {key: _value(value) for key, value in given.items() if value is not None}
 
 
 def _value(value: object) -> object:

@@ -23,6 +23,8 @@ STREAM_TIMEOUT = httpx.Timeout(45, connect=10)
 DIRECT: dict[str, httpx.AsyncBaseTransport | None] = {
     f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")
 }
+#: how hub and proxy answer in place of a session that is only just starting, or has just gone
+_NOT_THERE = (404, 424, 502, 503, 504)
 
 
 def service_url(address: str) -> str:
@@ -106,7 +108,7 @@ class Wire:
             async with self._http.stream(method, url, timeout=timeout, **request) as response:
                 if not response.is_success:
                     await response.aread()
-                    raise _problem(response, self.origin)
+                    raise _problem(response, self.origin, url.startswith(self.url))
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _unreachable(error, self.origin) from error
@@ -148,9 +150,11 @@ def _cause(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _problem(response: httpx.Response, origin: str) -> BkaiError:
+def _problem(response: httpx.Response, origin: str, of_service: bool) -> BkaiError:
     """What an unsuccessful answer means, in our words."""
     status, ours = response.status_code, _error_body(response)
+    if not of_service and not ours and (response.is_redirect or status in _NOT_THERE):
+        return Unreachable("The session cannot be reached through the hub (yet).")
     if status == 401 or response.is_redirect:
         return NotLoggedIn(f"{origin} does not accept the token: it is wrong or has expired. Log in again.")
     if ours and status < 500:

@@ -25,10 +25,11 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Bytes the program wrote; `offset` counts all bytes before them."""
+    """Bytes the program wrote to "stdout" or "stderr"; `offset` counts all bytes before them."""
 
     offset: int
     data: bytes
+    stream: str = "stdout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,13 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The program ended. A negative code is the number of the signal that ended it."""
+    """The program ended. A negative code is the number of the signal that ended it.
+
+    `dropped` counts the bytes at the end that the session had no room to keep.
+    """
 
     code: int
+    dropped: int = 0
 
 
 class Workspace:
@@ -93,7 +98,10 @@ class Workspace:
     async def run(
         self, command: Sequence[str], *, cwd: str = "", environment: Mapping[str, str] | None = None
     ) -> str:
-        """Start a program; its id. Asking again under the same id, when no answer came, starts no second."""
+        """Start a program in the folder `cwd` below home; its id.
+
+        The id is ours: when no answer came and we ask again under it, no second program starts.
+        """
         body = {
             "id": secrets.token_hex(8),
             "command": list(command),
@@ -193,14 +201,14 @@ def _event(line: str, expected: int) -> Output | Exited | None:
     try:
         row = json.loads(line)
         if "exit_code" in row:
-            return Exited(int(row["exit_code"]))
+            return Exited(int(row["exit_code"]), int(row.get("dropped") or 0))
         data = _bytes(row["data"], row.get("encoding"))
         seen = expected - int(row["offset"])
     except (ValueError, KeyError, TypeError) as error:
         raise ServerProblem("The session sent output that cannot be understood.") from error
     if seen < 0:
         raise ServerProblem("Some output of the program is lost: the session no longer has it.")
-    return Output(expected, data[seen:])
+    return Output(expected, data[seen:], str(row.get("stream", "stdout")))
 
 
 def _bytes(data: str, encoding: str | None) -> bytes:

@@ -1,0 +1,219 @@
+"""`Conductor`: one `bkai run` from the request to the last clean-up.
+
+Owns the order of things and what is left to do whatever happens. The session is kept alive from here every few
+seconds; when we are gone, the service ends it, so that nothing stays even after a power cut.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from jupyterhub_bkai.cli.plan import Item, Plan, Step
+from jupyterhub_bkai.cli.screen import Screen
+from jupyterhub_bkai.cli.session import doing
+from jupyterhub_bkai.client import AsyncClient, BkaiError, Refused, Session, Unreachable, Workspace
+from jupyterhub_bkai.client.workspace import Broken, Exited, Output, Restored
+from jupyterhub_bkai.names import server_name
+
+KEEPALIVE_S, BEAT_S = 60, 10
+AT_ONCE = 4
+#: how long an interrupted program may take to end; the session gives it less
+GRACE_S = 17
+#: how long the clean-up may take: the service does the rest of it anyway
+END_S = 10
+_REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
+
+
+class Conductor:
+    """Performs a plan in a session of its own."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        plan: Plan,
+        options: dict[str, object],
+        environment: dict[str, str],
+        screen: Screen,
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._options = options
+        self._environment = environment
+        self._screen = screen
+        self._session: Session | None = None
+        self._workspace: Workspace | None = None
+        self._asked = False
+        self._run: str | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._interrupting: asyncio.Task[None] | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
+        self.interrupted = False
+
+    async def perform(self) -> int:
+        """Everything up to the program's exit code."""
+        session = await self._ready()
+        self._workspace = Workspace(self._client, session, patience=KEEPALIVE_S)
+        await self._upload(self._workspace)
+        for step in self._plan.steps:
+            if code := await self._build(self._workspace, step):
+                raise Refused(
+                    f"The build failed (exit code = {code}); nothing was run.", reason="build-failed"
+                )
+        self._screen.built(skipped=not self._plan.steps)
+        self._screen.started()
+        code = await self._program(self._workspace, self._plan.command, self._screen.output)
+        self._screen.finished(code)
+        return code
+
+    def interrupt(self, cancel: Callable[[], Any]) -> None:
+        """Ask the program to end, or give up what is done before it."""
+        self._screen.trouble("Interrupted: ending the session. Once more leaves at once.")
+        if self._run is None or self._workspace is None:
+            cancel()
+            return
+        self._interrupting = asyncio.create_task(self._quietly(self._workspace.interrupt(self._run)))
+        self._giving_up = asyncio.get_running_loop().call_later(GRACE_S, cancel)
+
+    async def end(self) -> None:
+        """Leave nothing behind, as far as that is possible from here."""
+        for waiting in (self._beating, self._giving_up):
+            if waiting:
+                waiting.cancel()
+        if not self._asked:
+            return
+        try:
+            async with asyncio.timeout(END_S):
+                await self._clean_up()
+        except (BkaiError, TimeoutError):
+            self._screen.trouble(
+                f"The session could not be ended from here; it ends by itself within {KEEPALIVE_S} s."
+            )
+
+    # -- the session --------------------------------------------------------------------------
+
+    async def _ready(self) -> Session:
+        clock = asyncio.get_running_loop().time
+        began, told = clock(), ""
+        self._options.setdefault("name", server_name(f"run-{secrets.token_hex(3)}"))
+        self._asked = True
+        (self._session,) = await self._client.create(self._options, keepalive_s=KEEPALIVE_S)
+        self._beating = asyncio.create_task(self._keep_alive(self._session.id))
+        self._screen.asked(self._session)
+        async for session in self._client.events(self._session.id, patience=KEEPALIVE_S):
+            self._session = session
+            if session.state == "RUNNING":
+                self._screen.ready(session, clock() - began)
+                return session
+            if session.over or session.state == "TERMINATING":
+                break
+            if (news := doing(session)) != told:
+                told = news
+                self._screen.waiting(session, news)
+        why = self._session.message or self._session.cause or self._session.state
+        raise Refused(f"The session ended before the program could start: {why}", reason="ended")
+
+    async def _keep_alive(self, id: str) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            await self._quietly(self._client.keepalive(id))
+
+    async def _quietly(self, call: Coroutine[Any, Any, None]) -> None:
+        """A lost connection or an ended session is noticed where the output is read."""
+        with suppress(BkaiError):
+            await call
+
+    # -- files and programs -------------------------------------------------------------------
+
+    @property
+    def _folder(self) -> str:
+        assert self._session is not None
+        return f".bkai-run/{self._session.id}"
+
+    async def _upload(self, workspace: Workspace) -> None:
+        arrived = dict.fromkeys((item.target for item in self._plan.items), 0)
+        left = iter(self._plan.items)
+
+        async def some() -> None:
+            for item in left:
+                await self._upload_one(workspace, item, arrived)
+
+        self._screen.uploading(0, self._plan.size)
+        await _together(some() for _ in range(AT_ONCE))
+        self._screen.uploaded(len(arrived), sum(arrived.values()))
+
+    async def _upload_one(self, workspace: Workspace, item: Item, arrived: dict[str, int]) -> None:
+        def told(offset: int) -> None:
+            arrived[item.target] = offset
+            self._screen.uploading(sum(arrived.values()), self._plan.size)
+
+        try:
+            source = item.source.open("rb")
+        except OSError as error:
+            raise BkaiError(
+                f"{item.source} cannot be read: {error.strerror}.", reason="unreadable"
+            ) from error
+        with source:
+            await workspace.upload(f"{self._folder}/{item.target}", source, mode=item.mode, told=told)
+
+    async def _build(self, workspace: Workspace, step: Step) -> int:
+        self._screen.building(step.title)
+        return await self._program(workspace, step.command, self._screen.build_output)
+
+    async def _program(
+        self, workspace: Workspace, command: tuple[str, ...], show: Callable[[Output], None]
+    ) -> int:
+        run = await workspace.run(command, cwd=self._folder, environment=self._environment)
+        self._run = run
+        if self.interrupted:
+            raise asyncio.CancelledError
+        async for event in workspace.output(run):
+            match event:
+                case Output():
+                    show(event)
+                case Broken(message):
+                    self._screen.trouble(f"{message} Trying again…")
+                case Restored():
+                    self._screen.restored()
+                case Exited(code, dropped):
+                    self._run = None
+                    if dropped:
+                        self._screen.trouble(
+                            f"The last {dropped:,} bytes of output are lost: there were too many."
+                        )
+                    if self.interrupted:
+                        raise asyncio.CancelledError
+                    return code if code >= 0 else 128 - code
+        raise Unreachable("The session stopped telling about the program.")
+
+    # -- the end ------------------------------------------------------------------------------
+
+    async def _clean_up(self) -> None:
+        session = self._session or await self._lost()
+        if session is None or session.over:
+            return
+        if self._workspace:
+            await self._quietly(self._remove_files(self._workspace))
+        await self._client.stop(session.id)
+
+    async def _lost(self) -> Session | None:
+        """The session that was asked for, when we never heard its id."""
+        mine = await self._client.sessions()
+        return next((one for one in mine if one.name == self._options["name"] and not one.over), None)
+
+    async def _remove_files(self, workspace: Workspace) -> None:
+        run = await workspace.run(["python", "-c", _REMOVE, self._folder])
+        async for event in workspace.output(run):
+            if isinstance(event, Exited):
+                return
+
+
+async def _together(works: Any) -> None:
+    """Run them at once; the first failure ends the others and is the only one told."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None

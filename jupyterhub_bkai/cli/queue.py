@@ -1,0 +1,26 @@
+"""`bkai queue`."""
+
+import click
+
+from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_settings
+from jupyterhub_bkai.cli.terminal import ago, available, plain, table
+
+
+@click.command()
+@with_settings
+def queue() -> None:
+    """Show who waits for what, in order."""
+    groups = call(lambda client: client.queue())
+    if as_json():
+        print_json({"groups": [group.raw for group in groups]})
+        return
+    waiting = [group for group in groups if group.waiting]
+    for group in waiting:
+        if len(groups) > 1:
+            click.echo(click.style(plain(group.name), bold=True))
+        rows = [(w.position, w.user or "", w.asked or "", ago(w.since), w.why or "") for w in group.waiting]
+        click.echo(
+            table(("POSITION", "USER", "ASKED FOR", "ASKED", "WAITS BECAUSE"), rows, columns=available())
+        )
+    if not waiting:
+        click.echo("Nobody is waiting.")

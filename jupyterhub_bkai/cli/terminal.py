@@ -1,0 +1,129 @@
+"""Words and tables for a terminal. Pure, apart from asking how wide it is.
+
+Text that comes from elsewhere passes `plain`: no control character, no escape sequence reaches the terminal.
+"""
+
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import click
+
+from jupyterhub_bkai.options import duration_text
+
+#: CSI and OSC sequences, then any other two-character escape
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b.?"
+)
+_COLOURS: Mapping[str, Mapping[str, object]] = {
+    "RUNNING": {"fg": "green"},
+    "PENDING": {"fg": "yellow"},
+    "PREPARING": {"fg": "cyan"},
+    "PULLING": {"fg": "cyan"},
+    "TERMINATING": {"fg": "cyan"},
+    "ERROR": {"fg": "red"},
+    "TERMINATED": {"dim": True},
+    "CANCELLED": {"dim": True},
+}
+NARROWEST = 8
+
+Style = Callable[[str], str]
+
+
+def plain(text: object, keep: str = "") -> str:
+    """`text` without escape sequences and control characters (those in `keep` excepted); blanks become spaces."""
+    cleaned = _ESCAPES.sub("", str(text))
+    return "".join(c if c.isprintable() or c in keep else " " if c.isspace() else "" for c in cleaned)
+
+
+def coloured(state: str) -> str:
+    """A session's state in its colour (which goes away where there is no terminal)."""
+    return click.style(state, **_COLOURS.get(state.strip(), {}))  # type: ignore[arg-type]  # names of click's styles
+
+
+def width(text: str) -> int:
+    """How many columns `text` takes."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def cut(text: str, columns: int) -> str:
+    """`text`, shortened with an ellipsis when it is wider than `columns`."""
+    if width(text) <= columns:
+        return text
+    kept = ""
+    for c in text:
+        if width(kept + c) > columns - 1:
+            break
+        kept += c
+    return kept + "…"
+
+
+def available() -> int | None:
+    """The columns of the terminal that reads us; None when it is no terminal, and nothing need be cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    columns: int | None = None,
+    right: Sequence[str] = (),
+    styles: Mapping[str, Style] | None = None,
+) -> str:
+    """Aligned columns, cut to fit into `columns`: the widest column gives way first. Empty columns are left out."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    shown = [n for n, _ in enumerate(headings) if any(row[n] for row in cells)]
+    widths = _fitted([max(width(r[n]) for r in [list(headings), *cells]) for n in shown], columns)
+    lines = [list(headings), *cells]
+    text = []
+    for number, line in enumerate(lines):
+        parts = []
+        for n, wide in zip(shown, widths, strict=True):
+            cell = cut(line[n], wide)
+            blank = " " * (wide - width(cell))
+            style = (styles or {}).get(headings[n], str) if number else _heading
+            parts.append(blank + style(cell) if headings[n] in right else style(cell) + blank)
+        text.append("  ".join(parts).rstrip())
+    return "\n".join(text)
+
+
+def _heading(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def _fitted(widths: list[int], columns: int | None) -> list[int]:
+    spare = 0 if columns is None else sum(widths) + 2 * (len(widths) - 1) - columns
+    while spare > 0 and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+        spare -= 1
+    return widths
+
+
+def facts(rows: Sequence[tuple[str, object]]) -> str:
+    """Name and value, one pair a line; pairs without a value are left out."""
+    shown = [(name, plain(value)) for name, value in rows if value not in (None, "")]
+    wide = max((width(name) for name, _ in shown), default=0)
+    return "\n".join(
+        f"{click.style(name, bold=True)}{' ' * (wide - width(name))}  {value}" for name, value in shown
+    )
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago, or in how long: "3 min ago", "in 2 h 5 min"."""
+    if moment is None:
+        return ""
+    seconds = round(((now or datetime.now(UTC)) - moment).total_seconds())
+    if abs(seconds) < 2:
+        return "just now"
+    return f"{duration_text(seconds)} ago" if seconds > 0 else f"in {duration_text(-seconds)}"
+
+
+def memory(mib: float) -> str:
+    """An amount of memory: "512 MiB", "1.5 GiB"."""
+    return f"{mib / 1024:.1f} GiB".replace(".0 ", " ") if mib >= 1024 else f"{mib:g} MiB"
