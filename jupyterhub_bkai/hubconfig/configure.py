@@ -1,0 +1,247 @@
+"""The settings, section by section. See the package's docstring."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from traitlets.config import Config
+from traitlets.config.loader import LazyConfigValue
+
+from jupyterhub_bkai.datadir import (
+    Addresses,
+    DataFolder,
+    DataFolderError,
+    Secrets,
+    default_folder,
+    new_secrets,
+    read_addresses,
+    read_facts,
+    read_secrets,
+    write_addresses,
+    write_secrets,
+)
+from jupyterhub_bkai.errors import SettingsError
+from jupyterhub_bkai.policy import Settings, load
+
+SERVICE = "bkai"
+SUPERVISOR = "bkai-supervisor"
+PACKAGE = Path(__file__).resolve().parent.parent
+ACCESS = f"access:services!service={SERVICE}"
+#: What the token inside a session may do: say that it is active, be opened by its owner, talk to the service.
+SESSION_SCOPES = ("users:activity!user", "access:servers!server", ACCESS)
+SERVICE_SCOPES = ("servers", "read:users:name", "read:users:groups")
+SUPERVISOR_SCOPES = ("proxy", "list:users", "read:servers", "delete:servers")
+# Beyond the wait in the queue: what an image may take to be made, and then some. The service keeps the real limits.
+_SPARE_S = 6 * 3600
+
+
+class HubConfigError(Exception):
+    """The configuration cannot work like this; the text says why and what to do."""
+
+
+def configure(
+    c: Config,
+    data: str | Path | None = None,
+    *,
+    public_url: str | None = None,
+    service_port: int = 8091,
+) -> None:
+    """Make this hub one of ours.
+
+    `c` is the object of a jupyterhub_config.py and `data` the data folder. With `bkai up` that is all.
+
+    A hub that is run by other means (its own unit, its own proxy, database and authenticator) also gives the
+    `public_url` people reach it at, and a `service_port` on which the service, run as
+    `python -m jupyterhub_bkai.app --data DIR`, may listen. Then only what sessions need is set.
+    """
+    if not isinstance(c, Config):
+        raise HubConfigError(
+            "configure() wants the `c` of a jupyterhub_config.py first: configure(c, data=…)."
+        )
+    folder = DataFolder(Path(data).resolve()) if data is not None else default_folder()
+    _refuse_twice(c)
+    try:
+        settings = _settings(folder)
+        if public_url is not None:
+            _introduce(folder, c, public_url, service_port)
+        secrets, addresses = read_secrets(folder), read_addresses(folder)
+    except DataFolderError as error:
+        raise HubConfigError(f"{error} `bkai up --data {folder.root}` writes what is missing.") from None
+    if public_url is None:
+        _hub(c, folder, secrets, addresses)
+        _login(c, folder, settings)
+    _sessions(c, folder, settings)
+    _services(c, secrets, addresses)
+    _pages(c, folder, base_url=urlsplit(addresses.public_url).path.rstrip("/") + "/")
+
+
+def _refuse_twice(c: Config) -> None:
+    if any(service.get("name") == SERVICE for service in _given(c, "JupyterHub", "services", [])):
+        raise HubConfigError(
+            f'There already is a service "{SERVICE}": call configure(c) once, and add no such service.'
+        )
+
+
+def _settings(folder: DataFolder) -> Settings:
+    """The administrator's settings; without a file the defaults."""
+    try:
+        return load(folder.settings.read_text())
+    except FileNotFoundError:
+        return Settings()
+    except SettingsError as error:
+        raise HubConfigError(f"{folder.settings} has mistakes:\n{error}") from None
+
+
+def _introduce(folder: DataFolder, c: Config, public_url: str, service_port: int) -> None:
+    """A hub of somebody's own: write down for the service where this hub is, with secrets if there are none."""
+    place = urlsplit(public_url)
+    if place.scheme not in {"http", "https"} or not place.hostname:
+        raise HubConfigError(
+            f"public_url={public_url!r} is no address: give the one in people's browsers, https://…."
+        )
+    folder.create()
+    if not folder.secrets.exists():
+        write_secrets(folder, new_secrets())
+    base = place.path.rstrip("/")
+    bound = urlsplit(
+        str(_given(c, "JupyterHub", "hub_connect_url", "") or _given(c, "JupyterHub", "hub_bind_url", ""))
+    )
+    host = bound.hostname or "127.0.0.1"
+    port = bound.port or int(_given(c, "JupyterHub", "hub_port", 8081))
+    write_addresses(
+        folder,
+        Addresses(
+            public_url=public_url.rstrip("/"),
+            proxy_api_url="",
+            hub_api_url=f"http://{host}:{port}{base}/hub/api",
+            service_url=f"http://127.0.0.1:{service_port}",
+            service_port=service_port,
+            hub_socket=str(folder.hub_socket),
+        ),
+    )
+
+
+# -- sections ----------------------------------------------------------------------------------
+
+
+def _hub(c: Config, folder: DataFolder, secrets: Secrets, addresses: Addresses) -> None:
+    """The hub itself, as one of three siblings: its end stops neither proxy nor sessions."""
+    hub_url = addresses.hub_api_url.removesuffix("/hub/api")
+    _default(c, "JupyterHub", "bind_url", addresses.public_url)
+    _default(c, "JupyterHub", "hub_bind_url", hub_url)
+    _default(c, "JupyterHub", "db_url", f"sqlite:///{folder.hub_database}")
+    _default(c, "JupyterHub", "upgrade_db", True)
+    _default(c, "JupyterHub", "cookie_secret", bytes.fromhex(secrets.cookie_secret))
+    _default(c, "JupyterHub", "cleanup_servers", False)
+    _default(c, "JupyterHub", "cleanup_proxy", False)
+    _default(c, "JupyterHub", "init_spawners_timeout", 1)
+    _default(c, "JupyterHub", "shutdown_on_logout", False)
+    # Our tokens are 32 random bytes; hashing them 16,384 times at each call would guard nothing.
+    _default(c, "JupyterHub", "trust_user_provided_tokens", True)
+    _default(c, "ConfigurableHTTPProxy", "should_start", False)
+    _default(c, "ConfigurableHTTPProxy", "api_url", addresses.proxy_api_url)
+    _default(c, "ConfigurableHTTPProxy", "auth_token", secrets.proxy_token)
+
+
+def _login(c: Config, folder: DataFolder, settings: Settings) -> None:
+    """Accounts with passwords, unless the administrator has chosen another way."""
+    if "authenticator_class" in c.JupyterHub:
+        return
+    _default(c, "Authenticator", "admin_users", {"admin"})
+    if settings.extra.get("auth") == "dummy":
+        c.JupyterHub.authenticator_class = "dummy"
+        if not _given(c, "Authenticator", "allowed_users", set()):
+            _default(c, "Authenticator", "allow_all", True)
+        return
+    c.JupyterHub.authenticator_class = "jupyterhub_bkai.hubconfig.accounts.AccountsAuthenticator"
+    _default(c, "AccountsAuthenticator", "first_login_file", str(folder.first_login))
+
+
+def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
+    """Named servers that may wait in our queue for as long as it lets them."""
+    _default(c, "JupyterHub", "spawner_class", "bkaispawner.process.ProcessSpawner")
+    _default(c, "JupyterHub", "allow_named_servers", True)
+    # No count of the hub's own: how many sessions somebody may have is policy, and tasks of pipelines are left out.
+    _default(c, "JupyterHub", "named_server_limit_per_user", 0)
+    # Those who wait would count, and the 101st would be refused.
+    _default(c, "JupyterHub", "concurrent_spawn_limit", 0)
+    given = _given(c, "JupyterHub", "tornado_settings", {})
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0, **given}
+    _default(c, "Spawner", "start_timeout", settings.queue_limit_s + settings.start_limit_s + _SPARE_S)
+    scopes = _given(c, "Spawner", "server_token_scopes", [])
+    if not callable(scopes):
+        c.Spawner.server_token_scopes = _together(scopes, SESSION_SCOPES)
+
+
+def _services(c: Config, secrets: Secrets, addresses: Addresses) -> None:
+    """The service and, under `bkai up`, the supervisor: who they are and the little they may do."""
+    ours: list[dict[str, Any]] = [
+        {
+            "name": SERVICE,
+            "url": addresses.service_url,
+            "api_token": secrets.service_token,
+            "oauth_no_confirm": True,
+            "oauth_client_allowed_scopes": [ACCESS],
+            "display": False,  # the pages have links of their own
+        }
+    ]
+    roles: list[dict[str, Any]] = [
+        {"name": "bkai-service", "scopes": [*SERVICE_SCOPES], "services": [SERVICE]},
+    ]
+    if addresses.proxy_api_url:
+        ours.append({"name": SUPERVISOR, "api_token": secrets.supervisor_token, "display": False})
+        roles.append({"name": SUPERVISOR, "scopes": [*SUPERVISOR_SCOPES], "services": [SUPERVISOR]})
+    c.JupyterHub.services = [*_given(c, "JupyterHub", "services", []), *ours]
+    c.JupyterHub.load_roles = [*_given(c, "JupyterHub", "load_roles", []), *roles]
+    c.JupyterHub.extra_user_scopes = {*_given(c, "JupyterHub", "extra_user_scopes", set()), ACCESS}
+
+
+def _pages(c: Config, folder: DataFolder, *, base_url: str) -> None:
+    """Our templates behind the administrator's own, and what they show."""
+    import bkaispawner
+
+    templates = [
+        PACKAGE / "admin" / "templates",
+        PACKAGE / "hubconfig" / "templates",
+        Path(bkaispawner.__file__).parent / "templates",
+    ]
+    paths = [str(path) for path in templates if path.is_dir()]
+    c.JupyterHub.template_paths = _together(_given(c, "JupyterHub", "template_paths", []), paths)
+    accounts = str(_given(c, "JupyterHub", "authenticator_class", "")).endswith("AccountsAuthenticator")
+    variables: Mapping[str, Any] = {
+        "bkai_sessions_url": f"{base_url}services/{SERVICE}/",
+        "bkai_fake_devices": _fake_devices(folder),
+        "bkai_accounts": accounts,
+    }
+    c.JupyterHub.template_vars = {**variables, **_given(c, "JupyterHub", "template_vars", {})}
+
+
+def _fake_devices(folder: DataFolder) -> Callable[[object], bool]:
+    """Asked anew for each page: the service may find other devices the next time it starts."""
+
+    def fake_devices(user: object) -> bool:
+        facts = read_facts(folder)
+        return facts is not None and facts.fake_devices
+
+    return fake_devices
+
+
+# -- the administrator's values -----------------------------------------------------------------
+
+
+def _given(c: Config, section: str, name: str, otherwise: Any) -> Any:
+    """What has been set so far, also by `c.Section.name.append(…)` and the like."""
+    value = c[section].get(name, otherwise)
+    return value.get_value(otherwise) if isinstance(value, LazyConfigValue) else value
+
+
+def _default(c: Config, section: str, name: str, value: object) -> None:
+    """Set what has not been set."""
+    if name not in c[section]:
+        c[section][name] = value
+
+
+def _together(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Both, in order, nothing twice."""
+    return list(dict.fromkeys([*first, *second]))
