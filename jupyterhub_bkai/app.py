@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,15 +159,11 @@ def read_settings(data: DataFolder) -> policy.Settings:
         raise SettingsError([(str(data.settings), f"it cannot be read ({error}).")]) from None
 
 
-def find_devices(settings: policy.Settings) -> Selection:
-    """The device sources the settings name."""
-    name, _, sample = settings.devices.partition(":")
-    node = this_machine().name
-    options = SourceOptions(node=node, reserve_mib=settings.reserve_mib)
-    if sample:
-        options = replace(options, sample=sample)
+def find_devices(settings: policy.Settings, folder: Path) -> Selection:
+    """The device sources the settings name; a path in them is relative to `folder`."""
+    options = SourceOptions(node=this_machine().name, reserve_mib=settings.reserve_mib, folder=folder)
     try:
-        return select(name, options)
+        return select(settings.devices, options)
     except SourceProblem as problem:
         raise SettingsError([("devices", problem.message)]) from None
 
@@ -176,7 +172,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
     """Brings the service up. Raises `SettingsError` or `DataFolderError` with sentences."""
     settings = read_settings(data)
     secrets, addresses = read_secrets(data), read_addresses(data)
-    selection = find_devices(settings)
+    selection = find_devices(settings, data.root)
     inventory = Inventory(selection.sources, node=this_machine())
     await asyncio.to_thread(inventory.refresh)
     database = Database(database_url or f"sqlite:///{data.database}")

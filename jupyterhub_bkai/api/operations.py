@@ -233,5 +233,7 @@ def _upstream(error: web.HTTPError) -> PublicError:
 class Nothing(OperationHandler):
     """Everything that is not a route."""
 
-    async def _answer(self, operation: Operation, path: Mapping[str, str]) -> None:
-        raise NotFound("There is nothing at this address.")
+    async def _serve(self, *_: str, **__: str) -> None:
+        self.refuse(NotFound("There is nothing at this address."))
+
+    get = post = delete = put = patch = head = options = _serve
