@@ -12,9 +12,9 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jupyterhub_bkai.fences import cgroups, proctable
 
@@ -119,6 +119,14 @@ class ProcessFence:
         if gone and self.groups:
             self.groups.remove(lease_id)
         return gone
+
+    def launched_is_dead(self, handle: Mapping[str, Any]) -> bool:
+        """True when the very process that a handle names is gone; False while it lives or is none of ours."""
+        try:
+            who = Identity(str(handle["boot_id"]), int(handle["pid"]), int(handle["start_time"]))
+        except (KeyError, TypeError, ValueError):
+            return False
+        return not who.alive()
 
     def _carriers(self, lease_id: str) -> dict[int, Identity]:
         processes = proctable.table()

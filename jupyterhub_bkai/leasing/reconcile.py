@@ -7,10 +7,10 @@ proof.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from jupyterhub_bkai.errors import PublicError, Unavailable
 from jupyterhub_bkai.hub import Hub, HubUnavailable, User
@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds nobody may wait for a request before the Hub is asked to start it.
 UNATTENDED_S = 0.7
-#: Seconds a server that is not in the Hub's list is given before its lease is fenced: longer than one start's commit.
-GONE_S = 4.0
+#: Seconds in which nothing may be seen of a running session (the Hub lists no server, or its process is dead)
+#: before its lease is ended: longer than a stop through the Hub takes to tell us.
+GONE_S = 3.0
 #: Seconds a stopping server may take in the Hub before the fence ends it.
 STOP_S = 40.0
 #: Seconds to wait for a Hub that does not answer before a stopping lease is fenced without it.
@@ -40,6 +41,9 @@ class Fence(Protocol):
 
     def end(self, lease_id: str, grace_s: float) -> bool:
         """Ends them; True when none is left."""
+
+    def launched_is_dead(self, handle: Mapping[str, Any]) -> bool:
+        """True when the very process that was launched is gone; False while it lives or cannot be told."""
 
 
 class Action(Enum):
@@ -61,7 +65,8 @@ class Facts:
     """What is known about a record's server: how long in its state, in the Hub's words, and who waits for it.
 
     `hub` is None when the Hub did not answer, and `hub_silent_s` for how long it has not. `released` is true when
-    the spawner has said that it stopped the session.
+    the spawner has said that it stopped the session. `gone_s` says for how long nothing has been seen of a running
+    session.
     """
 
     in_state_s: float
@@ -71,6 +76,7 @@ class Facts:
     hub_silent_s: float = 0.0
     tries: int = 0
     released: bool = False
+    gone_s: float = 0.0
 
 
 def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Action:
@@ -87,10 +93,10 @@ def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Act
         return Action.START if waiting else Action.NOTHING
     if record.deadline_ms is not None and now_ms > record.deadline_ms:
         return Action.DEADLINE
+    if state == State.RUNNING:
+        return Action.LOST if facts.gone_s > GONE_S else Action.NOTHING
     if facts.hub != "none" or facts.unattended_s == 0:
         return Action.NOTHING
-    if state == State.RUNNING:
-        return Action.LOST if facts.in_state_s > GONE_S else Action.NOTHING
     if facts.unattended_s <= UNATTENDED_S:
         return Action.NOTHING
     return Action.RESTART if facts.tries < TRIES else Action.LOST
@@ -123,6 +129,7 @@ class Reconciler:
         self._hub_answered = 0.0
         self._looked: dict[str, float] = {}
         self._released: set[str] = set()
+        self._gone: dict[str, float] = {}
 
     def released(self, record_id: str) -> None:
         """The spawner says it stopped the session: it is fenced in the next round, not after the next look."""
@@ -147,10 +154,7 @@ class Reconciler:
     async def round(self) -> None:
         """Looks at every live record once."""
         now = asyncio.get_running_loop().time()
-        for gone in (set(self._tries) | set(self._not_before) | self._released) - set(self._broker.records):
-            self._tries.pop(gone, None)
-            self._not_before.pop(gone, None)
-            self._released.discard(gone)
+        self._forget_ended()
         by_user: dict[str, list[Record]] = {}
         for record in list(self._broker.records.values()):
             if record.id not in self._busy and self._not_before.get(record.id, 0) <= now:
@@ -164,6 +168,14 @@ class Reconciler:
                 if action is not Action.NOTHING:
                     self._spawn(record, action)
 
+    def _forget_ended(self) -> None:
+        known = {*self._tries, *self._not_before, *self._released, *self._gone}
+        for ended in known - set(self._broker.records):
+            self._tries.pop(ended, None)
+            self._not_before.pop(ended, None)
+            self._released.discard(ended)
+            self._gone.pop(ended, None)
+
     def _limit(self) -> int:
         return self._broker.settings.queue_limit_s
 
@@ -173,6 +185,8 @@ class Reconciler:
             r.state == State.STOPPING
             or (r.state != State.RUNNING and self._broker.unattended_s(r.id) > UNATTENDED_S)
             or self._overdue(r)
+            or r.id in self._gone
+            or self._dead(r)
             for r in records
         )
         return moving or now - self._looked.get(name, -60.0) > 5.0
@@ -180,6 +194,11 @@ class Reconciler:
     def _overdue(self, record: Record) -> bool:
         silent = record.keepalive_s is not None and self._broker.silent_s(record.id) > record.keepalive_s
         return silent or (record.deadline_ms is not None and self._now_ms() > record.deadline_ms)
+
+    def _dead(self, record: Record) -> bool:
+        if record.state != State.RUNNING or record.handle is None:
+            return False
+        return self._fence.launched_is_dead(record.handle)
 
     async def _look(self, name: str, now: float) -> User | None:
         try:
@@ -193,14 +212,21 @@ class Reconciler:
 
     def _facts(self, record: Record, user: User | None, now: float) -> Facts:
         in_state = max(0.0, (self._now_ms() - record.since_ms) / 1000)
+        hub = None if user is None else _hub_word(user, record.server)
+        if record.state == State.RUNNING and (hub == "none" or (hub != "stop" and self._dead(record))):
+            gone_s = now - self._gone.setdefault(record.id, now)
+        else:
+            self._gone.pop(record.id, None)
+            gone_s = 0.0
         return Facts(
             in_state_s=in_state,
             unattended_s=self._broker.unattended_s(record.id),
             silent_s=self._broker.silent_s(record.id) if record.keepalive_s is not None else 0.0,
-            hub=None if user is None else _hub_word(user, record.server),
+            hub=hub,
             hub_silent_s=now - self._hub_answered,
             tries=self._tries.get(record.id, 0),
             released=record.id in self._released,
+            gone_s=gone_s,
         )
 
     def _spawn(self, record: Record, action: Action) -> None:

@@ -37,11 +37,12 @@ def facts(**changes: object) -> Facts:
         (State.STARTING, {"hub": "spawn"}, Action.NOTHING),
         (State.GRANTED, {"hub": None}, Action.NOTHING),
         (State.GRANTED, {"unattended_s": 0.0}, Action.NOTHING),
-        # running: only the hub's clear word that there is no such server counts
+        # running: gone only when nothing has been seen of it for a while
         (State.RUNNING, {"hub": "ready"}, Action.NOTHING),
         (State.RUNNING, {"hub": None}, Action.NOTHING),
-        (State.RUNNING, {"hub": "none", "in_state_s": 1.0}, Action.NOTHING),
-        (State.RUNNING, {"hub": "none"}, Action.LOST),
+        (State.RUNNING, {"hub": "none", "gone_s": 1.0}, Action.NOTHING),
+        (State.RUNNING, {"hub": "none", "gone_s": 10.0}, Action.LOST),
+        (State.RUNNING, {"hub": "ready", "gone_s": 10.0}, Action.LOST),
         # stopping: through the hub first, behind the fence in the end
         (State.STOPPING, {"hub": "ready"}, Action.STOP_SERVER),
         (State.STOPPING, {"hub": "spawn"}, Action.STOP_SERVER),
