@@ -5,11 +5,12 @@ only itself. What a definition means is `definition`'s, what is made from it `en
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
 
 from jupyterhub_bkai.builds.definition import ImageVersion, key_of, parse
 
@@ -50,7 +51,7 @@ def read(roots: Iterable[Path], foundation: str = "") -> Catalog:
             image = _definition(folder, foundation, problems)
             if image is not None:
                 images[image.name] = image
-    newest_first = sorted(images.values(), key=lambda image: _natural(image.version), reverse=True)
+    newest_first = sorted(images.values(), key=lambda image: _age(image.version), reverse=True)
     ordered = sorted(newest_first, key=lambda image: image.family)
     return Catalog({image.name: image for image in ordered}, tuple(problems))
 
@@ -113,7 +114,9 @@ def content_of(path: Path) -> bytes | None:
         os.close(opened)
 
 
-def _natural(version: str) -> list[tuple[int, int, str]]:
-    """A sort key in which 1.10 comes after 1.9."""
-    parts = re.findall(r"[0-9]+|[a-z]+", version)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+def _age(version: str) -> tuple[int, Version | str]:
+    """A sort key in which 1.10 comes after 1.9 and before it its candidates; other names come first."""
+    try:
+        return 1, Version(version)
+    except InvalidVersion:
+        return 0, version

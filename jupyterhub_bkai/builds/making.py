@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +17,7 @@ from typing import TypeVar
 
 import uv
 
-from jupyterhub_bkai.builds import bytecode, child, failure, progress
+from jupyterhub_bkai.builds import bytecode, child, failure, lock, progress
 from jupyterhub_bkai.builds.catalog import contents
 from jupyterhub_bkai.builds.definition import LOCK, REQUIREMENTS, VERIFY, ImageVersion, key_of, sources
 from jupyterhub_bkai.builds.foundation import Foundation
@@ -30,8 +29,6 @@ DEFINITION, RECORD, FREEZE = "image", "environment.json", "freeze.txt"
 INSTALL_SECONDS = 3600.0
 VERIFY_SECONDS = 180.0
 LOOK_SECONDS = 0.2
-_PINNED = re.compile(r"^[A-Za-z0-9][\w.-]*(?: @ |==)", re.MULTILINE)
-_OWN = re.compile(r"^jupyterhub-bkai(\[[^]]*\])? @ \S+", re.MULTILINE)
 
 T = TypeVar("T")
 
@@ -130,13 +127,21 @@ class Making:
         definition = self.places.folder / DEFINITION
         base = self.places.folder / "base.in"
         base.write_text("\n".join(self.foundation.requirements) + "\n")
-        earlier = definition / LOCK
-        given = ["--constraints", str(earlier)] if earlier.is_file() else []
+        given = self._constraints(definition / LOCK)
         command = ("pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate", *given)
         files = (str(definition / REQUIREMENTS), str(base))
         await self._uv(*command, "--output-file", str(self._locked), "--python", str(self.python), *files)
-        base.unlink()
-        self.packages = len(_PINNED.findall(self._locked.read_text()))
+        for scratch in self.places.folder.glob("*.in"):
+            scratch.unlink()
+        self.packages = lock.count(self._locked.read_text())
+
+    def _constraints(self, given: Path) -> list[str]:
+        """A lock that comes with the definition decides, except about what every environment is founded on."""
+        if not given.is_file():
+            return []
+        constraints = self.places.folder / "constraints.in"
+        constraints.write_text(lock.constraints(given.read_text()))
+        return ["--constraints", str(constraints)]
 
     async def _install(self) -> None:
         downloads = Downloads()
@@ -212,9 +217,10 @@ class Making:
 
     async def _keep_records(self, seconds: float) -> None:
         wheel = self.foundation.wheel
-        lock = _OWN.sub(f"jupyterhub-bkai=={wheel.version}", self._locked.read_text())
-        self._locked.write_text(lock)
-        listed = await self._uv("pip", "list", "--quiet", "--format", "freeze", "--python", str(self.python))
+        self._locked.write_text(lock.kept(self._locked.read_text(), wheel.version))
+        listed: list[str] = []
+        command = ("pip", "list", "--quiet", "--format", "freeze", "--python", str(self.python))
+        await self._uv(*command, on_line=listed.append)
         (self.places.folder / FREEZE).write_text("\n".join(listed) + "\n")
         record = {
             "image": self.image.name,
@@ -269,6 +275,8 @@ def compilers() -> int:
 
 def close(folder: Path) -> None:
     """Nobody but root changes an environment; without root its folders are closed to its owner's accidents, too."""
+    for left in (".lock", ".gitignore"):
+        (folder / left).unlink(missing_ok=True)
     mode = 0o755 if os.geteuid() == 0 else 0o555
     for path, _, _ in os.walk(folder, topdown=False):
         os.chmod(path, mode)
