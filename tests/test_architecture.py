@@ -74,6 +74,7 @@ MAY = {
     "bkaispawner": {"leaf", "options", "client", "fences"},
 }
 SIDEWAYS = {
+    "admin.pages": {"api"},
     "leasing.broker": {"metering", "gpus.inventory"},
     "leasing.reconcile": {"metering", "gpus.inventory"},
 }
@@ -88,6 +89,7 @@ PARSERS = {"policy": {"yaml"}, "builds.definition": {"packaging", "yaml"}}
 LIGHT = {"cli": "cli", "singleuser": "singleuser", "bkaispawner": "hub", "client": "cli"}
 HEAVY = {"sqlalchemy", "alembic", "psycopg", "sqlite3"}
 MODULES_OF = {  # distribution → the modules it brings that we use, where the names differ or others come along
+    "jinja2": {"jinja2", "markupsafe"},
     "jupyter-server": {"jupyter_server", "tornado", "traitlets", "jupyter_client", "jupyter_core"},
     "jupyter-server-proxy": {"jupyter_server_proxy"},
     "jupyterhub-nativeauthenticator": {"nativeauthenticator"},
