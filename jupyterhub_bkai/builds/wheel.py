@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import uv
 
+from jupyterhub_bkai.builds import child
 from jupyterhub_bkai.errors import Unavailable
 
 DISTRIBUTION = "jupyterhub-bkai"
@@ -27,6 +28,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLERS = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
 _HUB_ONLY = ("jupyterhub_bkai/_images/", "jupyterhub_bkai/_proxy/")
 _NOT_SOURCE = {"build", "dist", "docs", "tests", "benchmarks", "node_modules", "__pycache__"}
+_SCRATCH = "build-"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Entries = Mapping[str, tuple[bytes, bool]]
@@ -66,32 +68,27 @@ def _of_checkout(cache: Path, root: Path) -> Wheel:
     known = cache / f"{_digest_of(root)}.txt"
     if known.is_file() and (found := _stored(cache, known.read_text())):
         return found
-    wheel = _store(cache, pack(built_entries(root)))
+    wheel = _store(cache, pack(built_entries(root, cache)))
     _write(known, f"{wheel.path.parent.name}/{wheel.path.name}".encode())
     return wheel
 
 
-def built_entries(root: Path) -> Entries:
+def built_entries(root: Path, cache: Path) -> Entries:
     """What a build of the source tree puts into a wheel, without touching the tree."""
-    with tempfile.TemporaryDirectory(prefix="bkai-wheel-") as scratch:
+    cache.mkdir(parents=True, exist_ok=True)
+    for left in cache.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache) as scratch:
         # A copy: setuptools keeps its work beside the sources, where it would find deleted files again.
         copy = Path(scratch, "source")
         shutil.copytree(root, copy, ignore=_unneeded)
-        return _entries_of(_build(copy, Path(scratch, "out")))
+        return _entries_of(_build(copy, Path(scratch, "out"), cache.parent / "uv"))
 
 
-def _build(source: Path, out: Path) -> Path:
-    command = [
-        uv.find_uv_bin(),
-        "build",
-        "--quiet",
-        "--wheel",
-        "--no-config",
-        "--out-dir",
-        str(out),
-        str(source),
-    ]
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=600)
+def _build(source: Path, out: Path, uv_cache: Path) -> Path:
+    command = [uv.find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(out), str(source)]
+    env = child.environment(UV_CACHE_DIR=str(uv_cache))
+    done = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=600)
     if done.returncode == 0:
         return next(out.glob("*.whl"))
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
