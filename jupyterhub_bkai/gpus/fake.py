@@ -123,7 +123,12 @@ def samples() -> tuple[str, ...]:
 def sample_path(sample: str, folder: Path = Path()) -> Path:
     """The file that `sample` means: a shipped one's name, or the path (from `folder`) of one's own in .toml."""
     if sample.endswith(".toml"):
-        return folder / Path(sample).expanduser()
+        try:
+            return folder / Path(sample).expanduser()
+        except RuntimeError as error:
+            raise SettingsError(
+                [(SETTING, f"“{sample[:60]}” begins with the home of nobody known.")]
+            ) from error
     if sample not in samples():
         sentence = (
             f"There is no sample “{sample[:60]}”: choose one of {', '.join(samples())}, or give a .toml file."
@@ -194,6 +199,11 @@ class _Checker:
     def problem(self, place: str, sentence: str) -> None:
         self._problems.append((f"{self._file}, {place}" if place else self._file, sentence))
 
+    @property
+    def clean(self) -> bool:
+        """True while nothing wrong was found."""
+        return not self._problems
+
     def finish(self) -> None:
         """Raise what was found; of a file that is wrong in more places than anyone reads, the first ones."""
         shown = self._problems[:_MOST_PROBLEMS]
@@ -223,7 +233,9 @@ class _Checker:
             return
         for number, entry in enumerate(value):
             spot = f"{_at(place, key)}[{number}]"
-            yield spot, self.table(entry, spot, keys)
+            found = self.table(entry, spot, keys)
+            if isinstance(entry, dict):
+                yield spot, found
 
     def integer(
         self, table: dict[str, Any], place: str, key: str, low: int, high: int, default: int | None = None
@@ -302,7 +314,7 @@ def _layout(top: dict[str, Any], checker: _Checker, options: SourceOptions) -> L
         machines.append(node)
         devices += _devices(table, place, node.name, form)
     devices = _unique(devices, checker)
-    if not devices:
+    if not devices and checker.clean:
         checker.problem("", "The file describes no devices: write at least one [[devices]].")
     instances = tuple(_instances(top, checker, {device.id: device for device in devices}))
     layout = Layout(tuple(devices), tuple(node for node in machines if node.cpu_milli), instances)
