@@ -6,6 +6,9 @@ Machine
 
 Product
     wheel            the wheel, built once for the run
+    shared           a folder for environments and caches that all sites of the run use
+    a_site           a function: a site of one's own (`tests.chain.site.Site`), not started yet
+    site             a running site with 2 fGPU and dummy login, shared by a module's tests
 """
 
 import os
@@ -13,10 +16,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.chain.site import Site, remove
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +61,41 @@ def needs() -> Callable[..., str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the checkout as it is, with what npm built into it."""
     return built("--wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Below /tmp itself: sessions that run as other Linux users pass through it."""
+    if kept := os.environ.get("BKAI_SHARED"):
+        yield Path(kept)
+        return
+    with tempfile.TemporaryDirectory(prefix="bkai-shared-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def a_site(shared: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Site]]:
+    """Sites are ended and removed after the run at the latest."""
+    made: list[Site] = []
+
+    def make(**changes: Any) -> Site:
+        folder = Path(tempfile.mkdtemp(prefix="bkai-site-"))
+        made.append(Site(folder / "d", free_port(), shared, **changes))
+        folder.chmod(0o711)
+        return made[-1]
+
+    yield make
+    for one in made:
+        remove(one)
+
+
+@pytest.fixture(scope="module")
+def site(a_site: Callable[..., Site]) -> Iterator[Site]:
+    """One start for a module."""
+    one = a_site().start()
+    yield one
+    remove(one)
 
 
 def built(what: str, source: Path, out: Path) -> Path:

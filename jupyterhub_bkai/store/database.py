@@ -51,6 +51,9 @@ class Database:
         self._lock: sa.Connection | None = None
         try:
             self._open()
+        except SettingsError:
+            self.close()
+            raise
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
             self.close()
             raise SettingsError([("database", _opening(error))]) from error
