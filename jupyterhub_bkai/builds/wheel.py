@@ -7,6 +7,7 @@ packing what its RECORD lists. What only the hub's machine needs (image definiti
 import base64
 import hashlib
 import io
+import logging
 import os
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ import uv
 
 from jupyterhub_bkai.builds import child
 from jupyterhub_bkai.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 DISTRIBUTION = "jupyterhub-bkai"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -86,14 +89,19 @@ def built_entries(root: Path, cache: Path) -> Entries:
 
 
 def _build(source: Path, out: Path, uv_cache: Path) -> Path:
-    command = [uv.find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(out), str(source)]
+    command = [uv.find_uv_bin(), "build", "--wheel", "--out-dir", str(out), str(source)]
     env = child.environment(UV_CACHE_DIR=str(uv_cache))
     done = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=600)
     if done.returncode == 0:
         return next(out.glob("*.whl"))
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    hint = next((line for line in reversed(said) if "make build" in line), said[-1] if said else "no output")
-    raise Unavailable(f"This checkout cannot be packed for sessions: {hint}", reason="no-wheel")
+    errors = [line for line in said if line.startswith("error:")] or said[-1:]
+    # Ours, when setup.py misses something; the last one is the installer's, which sums up.
+    why = next((line for line in errors if "make build" in line), " ".join(errors[:1])).removeprefix(
+        "error: "
+    )
+    log.error("packing %s failed:\n%s", source, done.stderr)
+    raise Unavailable(f"This checkout cannot be packed for sessions: {why}", reason="no-wheel")
 
 
 def _unneeded(folder: str, names: list[str]) -> set[str]:
