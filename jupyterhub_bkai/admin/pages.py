@@ -1,10 +1,193 @@
-"""Routes of the pages."""
+"""The service's own pages: the list of sessions, the form's live answer, and the files that pages load.
 
+Owns what a page is rendered with; what it shows comes through the public REST and its event stream, so that
+people see nothing here that a program could not. The frame is the Hub's own `page.html`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
+from jupyterhub._data import DATA_FILES_PATH
+from tornado import web
+
+from jupyterhub_bkai.api import asking
+from jupyterhub_bkai.api.auth import HubLogin
 from jupyterhub_bkai.api.context import Context
+from jupyterhub_bkai.api.operations import encode, error_body, read_json, to_public
+from jupyterhub_bkai.api.site import offer_json
+from jupyterhub_bkai.errors import PublicError
+
+HERE = Path(__file__).resolve().parent
+TEMPLATES = HERE / "templates"
+STATIC = HERE / "static"
+HUB_TEMPLATES = Path(DATA_FILES_PATH) / "templates"
+
+
+class Options(msgspec.Struct):
+    """Raw options, as the form would send them."""
+
+    options: dict[str, Any] = {}
+
+
+class TicketRefused(PublicError):
+    """A form that was opened too long ago, or before the service was restarted."""
+
+    status = 401
+    default_reason = "stale-page"
 
 
 def routes(context: Context, prefix: str) -> list[Any]:
-    """The pages under `prefix`."""
-    return []
+    """The handlers under `prefix` ("/services/bkai/"). `context` and `hub_auth` are in the application's settings."""
+    environment = pages_environment()
+    return [
+        (prefix.rstrip("/"), web.RedirectHandler, {"url": prefix, "permanent": False}),
+        (prefix, SessionsPage, {"environment": environment}),
+        (f"{prefix}form/check", FormCheck),
+        (f"{prefix}static/(.*)", Static, {"path": str(STATIC)}),
+    ]
+
+
+def pages_environment() -> Environment:
+    """Where templates are looked for: ours, then the Hub's."""
+    found = Environment(
+        loader=ChoiceLoader(
+            [
+                PrefixLoader({"templates": FileSystemLoader(HUB_TEMPLATES)}, "/"),
+                FileSystemLoader([TEMPLATES, HUB_TEMPLATES]),
+            ]
+        ),
+        autoescape=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    found.install_null_translations(newstyle=True)  # type: ignore[attr-defined]  # added by the extension
+    return found
+
+
+class PageUser:
+    """The user as the Hub's templates know one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.json_escaped_name = msgspec.json.encode(name).decode()[1:-1].replace("<", "\\u003c")
+
+
+class SessionsPage(HubLogin):
+    """The page of sessions; without a login, the way to it."""
+
+    def initialize(self, environment: Environment) -> None:
+        """`environment` finds the templates."""
+        self.environment = environment
+
+    async def get(self) -> None:
+        """Renders the page."""
+        try:
+            caller = await self.find_caller()
+        except PublicError as error:
+            self.show(error.status, "bkai/refused.html", title="Sessions", message=error.message)
+            return
+        if caller is None:
+            self.redirect(self.get_login_url())
+            return
+        person = caller.person
+        self.show(
+            200,
+            "bkai/sessions.html",
+            user=PageUser(person.name),
+            admin=person.admin,
+            parsed_scopes={"admin-ui": set()} if person.admin else {},
+        )
+
+    def show(self, status: int, template: str, **values: Any) -> None:
+        """One page in the Hub's look."""
+        hub = self.hub_auth.hub_prefix
+        context = self.context
+        common = {
+            "base_url": hub,
+            "prefix": hub.removesuffix("hub/"),
+            "static_url": static_url(hub),
+            "login_url": f"{hub}login",
+            "logout_url": f"{hub}logout",
+            "no_spawner_check": True,
+            "services": [],
+            "parsed_scopes": {},
+            "user": None,
+            "xsrf_token": self.xsrf_token.decode("ascii"),
+            "bkai_sessions_url": self.hub_auth.base_url,
+            "bkai_fake_devices": context.fake,
+            "process_users": context.process_users,
+            **context.template_settings,
+        }
+        self.set_status(status)
+        self.finish(self.environment.get_template(template).render(common | values))
+
+    def set_default_headers(self) -> None:
+        """Nobody frames the page, nobody keeps it."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", "frame-ancestors 'none'")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+
+
+def static_url(hub: str) -> Callable[..., str]:
+    """What the Hub's templates call to name the Hub's own files."""
+    return lambda path, include_version=True: f"{hub}static/{path}"
+
+
+class FormCheck(web.RequestHandler):
+    """The form's live answer: what would happen, and what is free now. The ticket says for whom."""
+
+    @property
+    def context(self) -> Context:
+        """The parts of the service."""
+        found: Context = self.application.settings["context"]
+        return found
+
+    def check_xsrf_cookie(self) -> None:
+        """A ticket in a header cannot be sent by somebody else's page; no cookie counts here."""
+
+    def post(self) -> None:
+        """Checks options."""
+        try:
+            self.answer(self._checked())
+        except Exception as error:  # noqa: BLE001  the process edge: everything becomes an answer
+            public = to_public(error)
+            self.set_status(public.status)
+            self.answer(error_body(public))
+
+    def _checked(self) -> dict[str, Any]:
+        context = self.context
+        person = context.tickets.read(self.request.headers.get("X-Bkai-Ticket", ""), context.now_ms())
+        if person is None:
+            raise TicketRefused("This page is old; reload it.")
+        raw = read_json(self.request.body, Options).options
+        errors, outlook = asking.check(context, person, raw)
+        return {
+            "errors": errors,
+            "outlook": {"starts": outlook.starts, "message": outlook.message} if outlook else None,
+            "offer": offer_json(asking.offer(context, person)),
+        }
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """JSON, for this page alone."""
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(encode(body))
+
+
+class Static(web.StaticFileHandler):
+    """Scripts and styles. Looked at again each time (an unchanged one costs a few bytes), so that an upgrade shows."""
+
+    def set_extra_headers(self, path: str) -> None:
+        """Asked again, and taken for what it is."""
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def get_content_type(self) -> str:
+        """Modules are only run with a script's type, whatever the machine's mime table says."""
+        if self.absolute_path and os.path.splitext(self.absolute_path)[1] == ".js":
+            return "text/javascript; charset=utf-8"
+        return super().get_content_type()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from jupyterhub_bkai.api.tickets import Tickets
 from jupyterhub_bkai.hub import Hub, User
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.reconcile import Reconciler
@@ -53,6 +54,7 @@ class Context:
     enforcement: str = "booked, not enforced"
     template_settings: Mapping[str, Any] = field(default_factory=dict)
     people: "People | None" = None
+    tickets: Tickets = field(default_factory=Tickets)
 
     async def person(self, name: str) -> User | None:
         """A user as the Hub knows them, asked at most once in ten seconds."""

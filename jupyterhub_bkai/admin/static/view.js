@@ -1,0 +1,176 @@
+// How sessions and machines are shown: elements from the service's JSON. Decides nothing, calls nothing.
+
+import { bar, el } from "./dom.js";
+import { parse, percent, size, value } from "./amounts.js";
+import { texts } from "./texts.js";
+
+export const ENDED = new Set(["TERMINATED", "CANCELLED", "ERROR"]);
+
+/** A length of time for people: "45 s", "3 min", "2 h 5 min", "1 d 4 h". */
+export function span(ms) {
+  const total = Math.max(0, Math.round(ms / 1000));
+  if (total < 60) return `${total} s`;
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"]];
+  const words = [];
+  let rest = total;
+  for (const [length, unit] of parts) {
+    if (rest >= length) words.push(`${Math.floor(rest / length)} ${unit}`);
+    rest %= length;
+  }
+  return words.slice(0, 2).join(" ");
+}
+
+/** A text that depends on now; `tick` renews it. */
+function clock(kind, at) {
+  const node = el("span", { "data-clock": kind, "data-at": at });
+  renew(node, Date.now());
+  return node;
+}
+
+function renew(node, now) {
+  const at = Date.parse(node.dataset.at);
+  const words = {
+    since: () => texts.since(span(now - at)),
+    left: () => (at > now ? texts.left(span(at - now)) : texts.over),
+    ago: () => texts.endedAgo(span(now - at)),
+  }[node.dataset.clock]();
+  if (node.textContent !== words) node.textContent = words;
+  if (node.dataset.clock === "left") node.classList.toggle("bkai-soon", at - now < 600000);
+}
+
+/** Renews every text that depends on now. */
+export function tick(root) {
+  const now = Date.now();
+  for (const node of root.querySelectorAll("[data-clock]")) renew(node, now);
+}
+
+export const nameOf = (session) => session.name || session.server || texts.defaultName;
+
+function pill(session) {
+  const word = texts.states[session.state] ?? session.state;
+  return el("span", { class: "bkai-state", "data-state": session.state, title: session.state, text: word });
+}
+
+/** What of which card: a bar for the part, and fGPU and share in words. */
+function slice(session) {
+  if (!session.slices.length) {
+    const none = session.accelerator === texts.noAccelerator;
+    return el("div", { class: "bkai-slice" }, el("span", { class: none ? "bkai-muted" : "", text: session.accelerator }));
+  }
+  const bars = session.slices.slice(0, 4).map((piece) => bar([{ size: value(parse(piece.share)), kind: "mine" }]));
+  const more = session.slices.length > 4 ? el("span", { class: "bkai-muted", text: `+${session.slices.length - 4}` }) : null;
+  const cards = session.slices.length <= 4 ? session.slices.map((piece) => texts.card(piece.index)).join(", ") : "";
+  return el("div", { class: "bkai-slice" },
+    el("span", { class: "bkai-bars" }, bars, more),
+    el("span", { text: session.accelerator }), cards && el("span", { class: "bkai-muted", text: cards }));
+}
+
+function where(session) {
+  const size_ = `${texts.cores(session.cpu)}, ${size(session.memory_mib)}`;
+  return el("div", { class: "bkai-where" },
+    el("span", { text: session.node ? `${session.group} · ${session.node}` : session.group }),
+    el("span", { class: "bkai-muted", text: size_ }));
+}
+
+/** How it stands: what it waits for, how far it is, when it ends, why it ended. */
+function standing(session) {
+  const lines = [];
+  if (session.position) lines.push(el("strong", { text: session.position === 1 ? texts.next(session.group) : texts.position(session.position, session.group) }));
+  if (session.why) lines.push(el("span", { text: session.why }));
+  const progress = session.progress;
+  if (progress && !ENDED.has(session.state)) {
+    lines.push(el("span", { text: progress.percent === null ? progress.message : `${progress.message} ${progress.percent} %` }));
+    if (progress.percent !== null) lines.push(bar([{ size: progress.percent / 100, kind: "mine" }]));
+  }
+  if (ENDED.has(session.state)) {
+    const cause = session.message || texts.causes[session.cause] || session.cause;
+    if (cause) lines.push(el("span", { text: cause }));
+  }
+  return lines.length ? el("div", { class: "bkai-why" }, lines) : null;
+}
+
+function times(session) {
+  if (ENDED.has(session.state)) {
+    const ran = session.started && session.ended ? texts.ranFor(span(Date.parse(session.ended) - Date.parse(session.started))) : "";
+    return el("div", { class: "bkai-when" }, clock("ago", session.ended ?? session.state_since), ran && el("span", { class: "bkai-muted", text: ran }));
+  }
+  const left = session.deadline ? clock("left", session.deadline) : null;
+  return el("div", { class: "bkai-when" }, clock("since", session.state_since), left);
+}
+
+function actions(session, page) {
+  const name = nameOf(session);
+  const own = session.user === page.user;
+  const link = (text, label, href, kind) => el("a", { class: `btn btn-sm ${kind}`, href, "aria-label": label, text, "data-action": text });
+  const button = (text, label, run, kind) =>
+    el("button", { class: `btn btn-sm ${kind}`, type: "button", "aria-label": label, text, onclick: run, "data-action": text });
+  const live = !ENDED.has(session.state);
+  const running = session.state === "RUNNING";
+  const stops = session.state === "TERMINATING";
+  const at = `${encodeURIComponent(session.user).replaceAll("%40", "@")}${session.server ? `/${session.server}` : ""}`;
+  const ask = page.stopping.has(session.id) ? el("span", { class: "bkai-muted", text: texts.stopping })
+    : running ? button(texts.stop, texts.stopNamed(name), () => page.stop(session), "btn-outline-danger")
+    : button(texts.cancel, texts.cancelNamed(name), () => page.stop(session), "btn-outline-danger");
+  return el("div", { class: "bkai-buttons" },
+    own && running && link(texts.open, texts.openNamed(name), `${page.prefix}user/${at}`, "btn-primary"),
+    own && live && !running && !stops && link(texts.follow, texts.followNamed(name), `${page.hub}spawn-pending/${at}`, "btn-outline-primary"),
+    live && !stops && ask,
+    session.granted && button(texts.logs, texts.logsNamed(name), () => page.logs(session), "btn-outline-secondary"));
+}
+
+/** One session as an item of the list. */
+export function row(session, page) {
+  const who = page.everyone ? el("span", { class: "bkai-user", text: session.user }) : null;
+  const kind = session.session_type === "interactive" ? null : el("span", { class: "bkai-muted", text: session.session_type });
+  return el("li", { class: `bkai-session${ENDED.has(session.state) ? " bkai-over" : ""}`, "data-id": session.id, "data-state": session.state },
+    el("div", { class: "bkai-what" }, who, el("span", { class: "bkai-name", text: nameOf(session) }), el("span", { class: "bkai-muted", text: session.image }), kind),
+    el("div", { class: "bkai-how" }, pill(session), times(session)),
+    slice(session), where(session), actions(session, page), standing(session));
+}
+
+/** A machine: processors, memory, and a bar for each device with what is one's own, others', free. */
+export function node(machine, user) {
+  const part = (amount) => (amount.total ? amount.booked / amount.total : 0);
+  const line = (label, parts, words) =>
+    el("div", { class: "bkai-line" }, el("span", { class: "bkai-label", text: label, title: label }), bar(parts), el("span", { class: "bkai-muted", text: words }));
+  const cores = (milli) => String(Math.round(milli / 100) / 10);
+  return el("div", { class: "bkai-node" },
+    el("h3", { class: "bkai-nodename", text: machine.name }),
+    devices(machine.devices, user).map(([label, parts, words]) => line(label, parts, words)),
+    line(texts.processor, [{ size: part(machine.cpu), kind: "others" }], texts.cpuUse(cores(machine.cpu.booked), cores(machine.cpu.total))),
+    line(texts.mainMemory, [{ size: part(machine.memory_mib), kind: "others" }],
+      texts.memoryUse(size(machine.memory_mib.booked), size(machine.memory_mib.total))));
+}
+
+function held(device, mine, user) {
+  return device.slices.filter((piece) => (piece.user === user) === mine).reduce((sum, piece) => sum + value(parse(piece.share)), 0);
+}
+
+/** A line for each device; machines with many get one line for each model. */
+function devices(all, user) {
+  if (all.length <= 8) {
+    return all.map((device) => {
+      const free = parse(device.share_free);
+      const words = !device.healthy ? texts.unhealthy : free.n === 0 ? texts.full : texts.free(percent(free));
+      return [`${device.model} · ${device.index}`, [
+        { size: held(device, true, user), kind: "mine", title: texts.yours },
+        { size: held(device, false, user), kind: "others", title: texts.others },
+      ], words];
+    });
+  }
+  const models = new Map();
+  for (const device of all) models.set(device.model, [...(models.get(device.model) ?? []), device]);
+  return [...models].map(([model, some]) => {
+    const sum = (mine) => some.reduce((total, device) => total + held(device, mine, user), 0);
+    const free = some.reduce((total, device) => total + value(parse(device.share_free)), 0);
+    return [texts.devicesOf(some.length, model), [
+      { size: sum(true) / some.length, kind: "mine" }, { size: sum(false) / some.length, kind: "others" },
+    ], texts.sharesFree(String(Math.round(free * 100) / 100), some.length)];
+  });
+}
+
+/** The queues: who is served how soon. */
+export function queues(groups) {
+  return el("div", { class: "bkai-queues" }, groups.map((group) =>
+    el("span", { class: "bkai-queue" }, el("strong", { text: group.name }), ` ${group.waiting.length ? texts.waiting(group.waiting.length) : texts.nobodyWaits}`)));
+}
