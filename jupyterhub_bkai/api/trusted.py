@@ -225,7 +225,7 @@ async def withdraw(context: Context, body: Who) -> None:
 async def choices(context: Context, body: Who) -> dict[str, Any]:
     """What the person can choose from, for the form, with the ticket for the form's live answer."""
     ticket = context.tickets.issue(body.person(), context.now_ms())
-    return {"offer": {**offer_json(asking.offer(context, body.person())), "ticket": ticket}}
+    return {"offer": offer_json(asking.offer(context, body.person())), "ticket": ticket}
 
 
 async def check(context: Context, body: Who) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Trusted(Protocol):
     """The part of the service's client that the form needs."""
 
     async def choices(self, user: str, groups: Sequence[str], admin: bool) -> Mapping[str, Any]:
-        """What the person can choose from: the offer, and in it a `ticket` for the live answer."""
+        """What the person can choose from: `offer`, and a `ticket` for the live answer."""
 
     async def check(
         self, user: str, groups: Sequence[str], admin: bool, options: Mapping[str, Any]
@@ -90,16 +90,16 @@ async def render(spawner: Any) -> str:
     if refused is not None and time.monotonic() - refused.at > KEEP_S:
         refused = None
     try:
-        offer = await spawner.trusted.choices(user.name, [group.name for group in user.groups], user.admin)
+        answer = await spawner.trusted.choices(user.name, [group.name for group in user.groups], user.admin)
     except PublicError as error:
         return page(error=error.message)
     values = refused.values if refused else dict(spawner.user_options or {})
     return page(
-        offer=offer,
+        offer=answer["offer"],
         values=values,
         errors=refused.errors if refused else {},
         place={
-            "ticket": offer.get("ticket"),
+            "ticket": answer.get("ticket"),
             "hub": spawner.hub.base_url,
             "service": spawner.hub.base_url.removesuffix("hub/") + SERVICE,
             "user": user.escaped_name,

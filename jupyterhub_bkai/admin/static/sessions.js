@@ -79,7 +79,7 @@ function Page(element) {
   async function capacity() {
     try {
       const [{ nodes }, { groups }] = await Promise.all([calls.call("/devices"), calls.call("/queue")]);
-      fill(get("capacity"), nodes.map((machine) => node(machine, user)), queues(groups));
+      fill(get("capacity"), nodes.map((machine) => node(machine, user, nodes.length === 1)), queues(groups));
     } catch (error) {
       trouble(error);
     }
@@ -198,7 +198,7 @@ function Page(element) {
       box.hidden = false;
       const known = page.loaded ? texts.lost((page.at ?? new Date()).toLocaleTimeString()) : texts.lostFirst;
       fill(box, el("span", { text: known }), " ", el("span", { "aria-hidden": "true", text: seconds > 0 ? texts.retryIn(seconds) : texts.retrying }), " ",
-        el("button", { class: "btn btn-sm btn-outline-secondary ms-2", type: "button", text: "Try now", onclick: () => stream.connect() }));
+        el("button", { class: "btn btn-sm btn-outline-secondary ms-2", type: "button", text: texts.tryNow, onclick: () => stream.connect() }));
     }
   }
 
@@ -251,7 +251,7 @@ function Page(element) {
 
   function failed(message) {
     const box = el("div", { class: "alert alert-danger alert-dismissible", role: "alert" }, texts.failed(message),
-      el("button", { class: "btn-close", type: "button", "aria-label": "Close", onclick: () => box.remove() }));
+      el("button", { class: "btn-close", type: "button", "aria-label": texts.close, onclick: () => box.remove() }));
     get("lost").before(box);
   }
 

@@ -128,49 +128,42 @@ export function row(session, page) {
     slice(session), where(session), actions(session, page), standing(session));
 }
 
-/** A machine: processors, memory, and a bar for each device with what is one's own, others', free. */
-export function node(machine, user) {
-  const part = (amount) => (amount.total ? amount.booked / amount.total : 0);
-  const line = (label, parts, words) =>
-    el("div", { class: "bkai-line" }, el("span", { class: "bkai-label", text: label, title: label }), bar(parts), el("span", { class: "bkai-muted", text: words }));
-  const cores = (milli) => String(Math.round(milli / 100) / 10);
-  return el("div", { class: "bkai-node" },
-    el("h3", { class: "bkai-nodename", text: machine.name }),
-    devices(machine.devices, user).map(([label, parts, words]) => line(label, parts, words)),
-    line(texts.processor, [{ size: part(machine.cpu), kind: "others" }], texts.cpuUse(cores(machine.cpu.booked), cores(machine.cpu.total))),
-    line(texts.mainMemory, [{ size: part(machine.memory_mib), kind: "others" }],
-      texts.memoryUse(size(machine.memory_mib.booked), size(machine.memory_mib.total))));
-}
-
-function held(device, mine, user) {
-  return device.slices.filter((piece) => (piece.user === user) === mine).reduce((sum, piece) => sum + value(parse(piece.share)), 0);
-}
-
-/** A line for each device; machines with many get one line for each model. */
-function devices(all, user) {
-  if (all.length <= 8) {
-    return all.map((device) => {
-      const free = parse(device.share_free);
-      const words = !device.healthy ? texts.unhealthy : free.n === 0 ? texts.full : texts.free(percent(free));
-      return [`${device.model} · ${device.index}`, [
-        { size: held(device, true, user), kind: "mine", title: texts.yours },
-        { size: held(device, false, user), kind: "others", title: texts.others },
-      ], words];
-    });
-  }
+/** A machine: a tile for each model with a bar for each device, and one for processors and memory. */
+export function node(machine, user, alone) {
   const models = new Map();
-  for (const device of all) models.set(device.model, [...(models.get(device.model) ?? []), device]);
-  return [...models].map(([model, some]) => {
-    const sum = (mine) => some.reduce((total, device) => total + held(device, mine, user), 0);
-    const free = some.reduce((total, device) => total + value(parse(device.share_free)), 0);
-    return [texts.devicesOf(some.length, model), [
-      { size: sum(true) / some.length, kind: "mine" }, { size: sum(false) / some.length, kind: "others" },
-    ], texts.sharesFree(String(Math.round(free * 100) / 100), some.length)];
-  });
+  for (const device of machine.devices) models.set(device.model, [...(models.get(device.model) ?? []), device]);
+  const cores = (milli) => String(Math.round(milli / 100) / 10);
+  const part = (amount) => [{ size: amount.total ? amount.booked / amount.total : 0, kind: "others" }];
+  const line = (label, amount, words) => el("div", { class: "bkai-line" }, el("span", { text: label }), bar(part(amount)), el("span", { class: "bkai-muted", text: words }));
+  const { cpu, memory_mib: memory } = machine;
+  return el("div", { class: "bkai-node" },
+    alone ? null : el("h3", { class: "bkai-nodename", text: machine.name }),
+    el("div", { class: "bkai-tiles" },
+      [...models].map(([model, devices]) => tile(model, devices, user)),
+      el("div", { class: "bkai-tile" },
+        line(texts.processor, cpu, texts.cpuUse(cores(cpu.booked), cores(cpu.total))),
+        line(texts.mainMemory, memory, texts.memoryUse(size(memory.booked), size(memory.total))))));
+}
+
+function tile(model, devices, user) {
+  const held = (device, mine) => device.slices.filter((piece) => (piece.user === user) === mine).reduce((sum, piece) => sum + value(parse(piece.share)), 0);
+  const bars = devices.slice(0, 16).map((device) => bar([
+    { size: held(device, true), kind: "mine" },
+    { size: held(device, false), kind: device.healthy ? "others" : "broken" },
+    { size: device.healthy ? 0 : 1, kind: "broken" },
+  ]));
+  const free = devices.filter((device) => device.healthy).reduce((sum, device) => sum + value(parse(device.share_free)), 0);
+  const broken = devices.filter((device) => !device.healthy).length;
+  const words = [devices.length === 1 ? texts.free(String(Math.round(free * 1000) / 10)) : texts.sharesFree(String(Math.round(free * 100) / 100), devices.length)];
+  if (broken) words.push(texts.unhealthy(broken));
+  return el("div", { class: "bkai-tile" },
+    el("div", { class: "bkai-model" }, el("span", { text: model }), devices.length > 1 && el("span", { class: "bkai-muted", text: ` × ${devices.length}` })),
+    el("div", { class: "bkai-device" }, bars),
+    el("div", { class: "bkai-muted", text: words.join(", ") }));
 }
 
 /** The queues: who is served how soon. */
 export function queues(groups) {
   return el("div", { class: "bkai-queues" }, groups.map((group) =>
-    el("span", { class: "bkai-queue" }, el("strong", { text: group.name }), ` ${group.waiting.length ? texts.waiting(group.waiting.length) : texts.nobodyWaits}`)));
+    el("span", { class: "bkai-queue" }, el("strong", { text: group.name }), `: ${group.waiting.length ? texts.waiting(group.waiting.length) : texts.nobodyWaits}`)));
 }
