@@ -23,7 +23,12 @@ AT_ONCE = 4
 GRACE_S = 17
 #: how long the clean-up may take: the service does the rest of it anyway
 END_S = 10
-_REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
+_REMOVE = """
+import contextlib, os, shutil, sys
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+with contextlib.suppress(OSError):
+    os.rmdir(os.path.dirname(sys.argv[1]))  # the last run of the home folder takes it along
+"""
 
 
 class Conductor:
@@ -194,6 +199,8 @@ class Conductor:
         if session is None or session.over:
             return
         if self._workspace:
+            if self._run and not self.interrupted:
+                await self._quietly(self._workspace.interrupt(self._run))
             await self._quietly(self._remove_files(self._workspace))
         await self._client.stop(session.id)
 

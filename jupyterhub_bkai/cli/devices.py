@@ -1,5 +1,6 @@
 """`bkai devices`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -8,14 +9,17 @@ from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_setting
 from jupyterhub_bkai.cli.terminal import available, memory, plain, table
 
 if TYPE_CHECKING:
-    from jupyterhub_bkai.client.nouns import Device, Node
+    from fractions import Fraction
+
+    from jupyterhub_bkai.client import AsyncClient
+    from jupyterhub_bkai.client.nouns import Device, Info, Node
 
 
 @click.command()
 @with_settings
 def devices() -> None:
     """Show the machines, their accelerators and what is booked on them."""
-    nodes = call(lambda client: client.devices())
+    nodes, info = call(_ask)
     if as_json():
         print_json({"nodes": [node.raw for node in nodes]})
         return
@@ -32,23 +36,28 @@ def devices() -> None:
             )
         else:
             click.echo("no accelerator")
-    if any(device.fake for node in nodes for device in node.devices):
-        click.echo("These devices are made up: nothing is computed on a GPU.")
+    if info.fake_devices and info.statement:
+        click.echo("\n" + plain(info.statement))
+
+
+async def _ask(client: "AsyncClient") -> "tuple[Sequence[Node], Info]":
+    return await client.devices(), await client.info()
 
 
 def _headline(node: "Node") -> str:
     cpu, mib = node.cpu, node.memory_mib
     return (
-        f"{click.style(plain(node.name), bold=True)}  {cpu.booked:g} of {cpu.total:g} cores and "
+        f"{click.style(plain(node.name), bold=True)}  {cpu.booked / 1000:g} of {cpu.total / 1000:g} cores and "
         f"{memory(mib.booked)} of {memory(mib.total)} memory booked"
     )
 
 
 def _row(device: "Device") -> tuple[object, ...]:
-    free = "" if device.share_free is None else f"{float(device.share_free) * 100:.3g} %"
+    free = "broken" if not device.healthy else _percent(device.share_free)
     used = f"{memory(device.booked_mib)} of {memory(device.memory_mib)}"
-    held = ", ".join(
-        " ".join(str(piece[key]) for key in ("user", "session", "share") if piece.get(key))
-        for piece in device.slices
-    )
+    held = ", ".join(f"{piece.user or 'somebody'} {_percent(piece.share)}" for piece in device.slices)
     return device.index, device.slot, device.model, free, used, held
+
+
+def _percent(share: "Fraction | None") -> str:
+    return "" if share is None else f"{float(share) * 100:.3g} %"

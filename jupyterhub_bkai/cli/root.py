@@ -102,9 +102,15 @@ def _told(as_json: bool, code: int, reason: str, message: str, fields: dict[str,
         body = {"error": {"reason": reason, "message": message, "fields": fields or {}}}
         click.echo(json.dumps(body), err=True)
     else:
+        name = click.style("bkai:", fg="red", bold=True)
         for sentence in (fields or {"": message}).values():
-            click.echo(f"{click.style('bkai:', fg='red', bold=True)} {_plain(sentence)}", err=True)
+            click.echo(f"{name} {_plain(sentence)}", err=True, color=_colour())
     return code
+
+
+def _colour() -> bool | None:
+    """No colour where the user says so; otherwise as click decides, by whether there is a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
 
 
 def _explained(error: click.ClickException, as_json: bool) -> int:
@@ -144,12 +150,13 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
         ctx.exit()
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("bkai", cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @with_settings
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
-def root() -> None:
+@click.pass_context
+def root(ctx: click.Context) -> None:
     """Sessions with a slice of a GPU and an image version of your choice.
 
     Log in once with “bkai login ADDRESS”, then try “bkai session create --wait” or “bkai run”.
@@ -158,3 +165,4 @@ def root() -> None:
     Exit codes: 0 it worked; 1 refused or failed; 2 wrong command line;
     3 cannot reach the hub; 130 Ctrl-C. “bkai run” gives the program's own code.
     """
+    ctx.color = _colour()

@@ -5,9 +5,20 @@ from datetime import datetime
 import click
 
 from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_settings
-from jupyterhub_bkai.cli.terminal import available, table
+from jupyterhub_bkai.cli.terminal import available, memory, table
+from jupyterhub_bkai.options import duration_text
 
 DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+#: amounts of memory are shown in GiB; the JSON and the CSV have them as the service gives them
+HEADINGS = {
+    "seconds": "TIME",
+    "gpu_hours": "GPU H",
+    "gpu_mib_hours": "GPU GIB·H",
+    "cpu_hours": "CPU H",
+    "memory_mib_hours": "MEMORY GIB·H",
+    "booked_mib": "MOST BOOKED",
+    "measured_kib": "MOST MEASURED",
+}
 
 
 @click.command()
@@ -40,10 +51,20 @@ def usage(by: str, since: datetime | None, until: datetime | None, as_csv: bool)
         click.echo("Nothing was used in that time.")
         return
     names = list(rows[0])
-    headings = [name.replace("_", " ").upper() for name in names]
-    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    headings = [by.upper() if name == "key" else HEADINGS.get(name, name.upper()) for name in names]
+    cells = [[_cell(name, row.get(name)) for name in names] for row in rows]
     click.echo(table(headings, cells, columns=available(), right=headings[1:]))
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:,.6g}" if isinstance(value, float) else str(value)
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float):
+        return str(value)
+    if name == "seconds":
+        return duration_text(round(value))
+    if name in ("gpu_mib_hours", "memory_mib_hours"):
+        return f"{value / 1024:,.2f}"
+    if name in ("booked_mib", "measured_kib"):
+        return memory(value if name == "booked_mib" else round(value / 1024))
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"

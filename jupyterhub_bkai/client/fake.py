@@ -163,7 +163,7 @@ class FakeService:
             return self._sessions(method, path[1:], query, given)
         pages: dict[str, Callable[[], Answer]] = {
             "info": lambda: _json(
-                {"version": "0", "fake_devices": True, "enforcement": "booked, not enforced"}
+                {"version": "0", "fake_devices": True, "statement": "Nothing here is real."}
             ),
             "me": lambda: _json({"name": self.user, "admin": self.admin, "projects": []}),
             "options": lambda: _json({"fields": [], "offer": self._offer()}),
@@ -244,7 +244,7 @@ class FakeService:
             )
         return {
             "name": "local",
-            "cpu": {"total": 8, "booked": 0},
+            "cpu": {"total": 8000, "booked": 0},
             "memory_mib": {"total": 32768, "booked": 0},
             "devices": devices,
         }
@@ -258,9 +258,10 @@ class FakeService:
         ]
 
     def _usage(self, query: Mapping[str, str]) -> Answer:
+        row = {"key": self.user, "sessions": len(self.sessions), "seconds": 0.0, "gpu_hours": 0.0}
         if query.get("format") == "csv":
-            return Answer(body=f"user,sessions\n{self.user},{len(self.sessions)}\n".encode(), kind="text/csv")
-        row = {"key": self.user, "sessions": len(self.sessions)}
+            lines = (",".join(row), ",".join(map(str, row.values())))
+            return Answer(body="".join(f"{line}\n" for line in lines).encode(), kind="text/csv")
         return _json({"by": query.get("by", "user"), "rows": [row]})
 
     # -- reached by ---------------------------------------------------------------------------

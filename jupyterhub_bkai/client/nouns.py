@@ -97,6 +97,7 @@ class Info:
 
     version: str
     fake_devices: bool = False
+    statement: str = ""
     enforcement: str = ""
     process_users: str = ""
     raw: Json = field(default_factory=dict, repr=False, compare=False)
@@ -104,11 +105,12 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Me:
-    """Whom the token belongs to."""
+    """Whom the token belongs to; `session` is set when it is a session's own token."""
 
     name: str
     admin: bool = False
     projects: tuple[str, ...] = ()
+    session: str | None = None
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -147,6 +149,16 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """A part of a device that somebody holds. Whose it is, stands there if the caller may know."""
+
+    share: Fraction
+    memory_mib: int
+    session: str | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """One accelerator and what is booked on it."""
 
@@ -159,14 +171,17 @@ class Device:
     sms: int = 0
     booked_sm_milli: int = 0
     share_free: Fraction | None = None
+    divisible: bool = True
+    healthy: bool = True
+    mig: tuple[str, ...] = ()
     fake: bool = False
-    slices: tuple[Json, ...] = ()
+    slices: tuple[Holding, ...] = ()
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine: its processors, memory and devices."""
+    """One machine: its processors in thousandths of a core, its memory, its devices."""
 
     name: str
     cpu: Amount
@@ -177,10 +192,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One request in a queue. `user` is empty where the caller may not see whose it is."""
+    """One request in a queue. `id` and `user` are there where the caller may see whose it is."""
 
-    id: str
     position: int
+    id: str | None = None
     user: str | None = None
     why: str | None = None
     asked: str | None = None

@@ -1,18 +1,21 @@
 """The hub's side of the trusted API: leases asked for, followed and given back, over a Unix socket.
 
-Owns the wire format of that API and nothing of what is done with a lease. Errors are this package's own:
-`Denied` (the service said no), `Unreachable` (nothing answers: try again), `BrokenStream` (it did answer,
-then broke off), `ServerProblem` (not as agreed).
+Owns the wire format of that API and nothing of what is done with a lease. Errors are sentences for users:
+
+    Denied                  the service says no; its own words, reason and status
+    Unavailable             nothing answers, try again
+    └── BrokenStream        it did answer, then broke off; the request itself is kept by the service
+    Misunderstood      502  it answered, but not as agreed
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import httpx
 
-from jupyterhub_bkai.client.errors import Refused, ServerProblem, Unreachable
+from jupyterhub_bkai.errors import PublicError, Unavailable
 
 Json = Mapping[str, Any]
 #: the service says something on every stream each 10 s; whoever is silent for longer is gone
@@ -20,7 +23,7 @@ STREAM_TIMEOUT = httpx.Timeout(30, connect=5)
 CALL_TIMEOUT = httpx.Timeout(15, connect=5)
 
 
-class Denied(Refused):
+class Denied(PublicError):
     """The service refuses; `status` is the HTTP status that says why."""
 
     def __init__(self, message: str, *, status: int, reason: str, fields: Mapping[str, str]) -> None:
@@ -28,10 +31,17 @@ class Denied(Refused):
         self.status = status
 
 
-class BrokenStream(Unreachable):
-    """The stream of a request ended without its last event; the request itself is kept by the service."""
+class BrokenStream(Unavailable):
+    """The stream of a request ended without its last event."""
 
     default_reason = "broken-stream"
+
+
+class Misunderstood(PublicError):
+    """The service answered, but with nothing that this client understands."""
+
+    status = 502
+    default_reason = "misunderstood"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,7 @@ class TrustedClient:
 
     async def acquire(
         self, user: str, server: str, groups: Sequence[str], admin: bool, options: Json
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Ask for a lease, or attach to the request that waits for this server; ends with the last event."""
         body = {**_person(user, groups, admin), "server": server, "options": dict(options)}
         try:
@@ -186,10 +196,8 @@ class TrustedClient:
         await self._call("withdraw", {"user": user, "server": server})
 
     async def choices(self, user: str, groups: Sequence[str], admin: bool) -> Json:
-        """What this person may choose from at the moment, for the form."""
-        answer = await self._call("choices", _person(user, groups, admin))
-        offer: Json = answer["offer"]
-        return offer
+        """What this person may choose from at the moment, for the form: `offer`, and a `ticket` to ask again."""
+        return await self._call("choices", _person(user, groups, admin))
 
     async def check(self, user: str, groups: Sequence[str], admin: bool, options: Json) -> Json:
         """What is wrong with these options, and when they would start; asks for nothing."""
@@ -231,7 +239,7 @@ def _event(line: bytes) -> Event | None:
             case "ended":
                 return Ended(facts["state"], facts["reason"], facts["message"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ServerProblem(f"The platform's service sent an incomplete {facts['event']!r} event.") from error
+        raise Misunderstood(f"The platform's service sent an incomplete {facts['event']!r} event.") from error
     return None
 
 
@@ -255,27 +263,27 @@ def _parsed(text: bytes) -> Json:
     try:
         answer = json.loads(text)
     except ValueError as error:
-        raise ServerProblem("The platform's service answered something that is not JSON.") from error
+        raise Misunderstood("The platform's service answered something that is not JSON.") from error
     if not isinstance(answer, dict):
-        raise ServerProblem("The platform's service answered something that is not an object.")
+        raise Misunderstood("The platform's service answered something that is not an object.")
     return answer
 
 
-def _unreachable(error: httpx.HTTPError) -> Unreachable:
+def _unreachable(error: httpx.HTTPError) -> Unavailable:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return Unreachable("The platform's service does not answer.")
+        return Unavailable("The platform's service does not answer.")
     return BrokenStream("The conversation with the platform's service broke off.")
 
 
-def _problem(response: httpx.Response) -> Denied | Unreachable | ServerProblem:
+def _problem(response: httpx.Response) -> Denied | Unavailable | Misunderstood:
     try:
         error = json.loads(response.content)["error"]
         message, reason = str(error["message"]), str(error["reason"])
         fields = {str(name): str(text) for name, text in (error.get("fields") or {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return ServerProblem(f"The platform's service failed (HTTP {response.status_code}).")
+        return Misunderstood(f"The platform's service failed (HTTP {response.status_code}).")
     if response.is_client_error:
         return Denied(message, status=response.status_code, reason=reason, fields=fields)
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-        return Unreachable(message, reason=reason)
-    return ServerProblem(message, reason=reason)
+        return Unavailable(message, reason=reason)
+    return Misunderstood(message, reason=reason)

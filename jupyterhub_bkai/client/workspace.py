@@ -72,6 +72,8 @@ class Workspace:
         self, path: str, source: BinaryIO, *, mode: int = 0o644, told: Callable[[int], None] | None = None
     ) -> None:
         """Write all of `source` to `path`; `told` hears the number of bytes that have arrived so far."""
+        if not set(path.split("/")).isdisjoint(("", ".", "..")):
+            raise BkaiError(f"{path!r} is not a plain path below the home folder.", reason="bad-path")
         url = f"{self._root}upload/{quote(path)}"
         total, offset, arrived = source.seek(0, SEEK_END), 0, False
         while offset < total or not arrived:

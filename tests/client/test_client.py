@@ -72,7 +72,7 @@ async def test_the_rest_of_the_interface(pair: Pair) -> None:
     (queue,) = await client.queue()
     assert queue.waiting == ()
     assert (await client.usage("user"))["rows"]
-    assert (await client.usage_csv("user")).splitlines()[0] == "user,sessions"
+    assert (await client.usage_csv("user")).splitlines()[0] == "key,sessions,seconds,gpu_hours"
     assert (await client.openapi())["openapi"] == "3.1.0"
 
 

@@ -1,0 +1,406 @@
+"""`bkai run` in a real session: a real single-user server, reached over a network that can break."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jupyterhub_bkai.client import FakeService
+from jupyterhub_bkai.singleuser.processes import MARK
+from tests.cli.conftest import BKAI, Bkai, Environment
+from tests.cli.relay import Relay
+from tests.singleuser.servers import Server
+
+pytestmark = pytest.mark.usefixtures("runnable")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def nothing_is_left(service: FakeService, server: Server) -> bool:
+    """No session lives, no file lies about, no process of a run is there."""
+    lives = [s["state"] for s in service.sessions.values() if s["state"] not in ("TERMINATED", "CANCELLED")]
+    files = (server.home / ".bkai-run").exists()
+    marked = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}=".encode() in environ and str(server.home).encode() in environ:
+            marked.append(process.name)
+    return not (lives or files or marked)
+
+
+@contextmanager
+def started(variables: Environment, *arguments: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """`bkai …` as a process that a test may disturb."""
+    process = subprocess.Popen(
+        [*BKAI, *map(str, arguments)], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+# -- the phases -------------------------------------------------------------------------------
+
+
+def test_a_file(bkai: Bkai, project: Path, service: FakeService, session_server: Server) -> None:
+    file = project / "hello.py"
+    file.write_text("import os, sys; print('hello', os.environ['WHO']); print('oh', file=sys.stderr)")
+    done = bkai("run", "sklearn/1.7", file, "--fgpu", "0.5", "-e", "WHO=you")
+    assert (done.returncode, done.stdout) == (0, "hello you\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("∙ Session run-")
+    assert "ready after" in lines[0]
+    assert "sklearn/1.7, 0.5 fGPU" in lines[0]
+    assert lines[1:] == [
+        "∙ Uploaded 1 file, 79 bytes",
+        "∙ Build skipped: nothing to build",
+        "oh",
+        "Finished (exit code = 0)",
+    ]
+    assert nothing_is_left(service, session_server)
+
+
+def test_the_exit_code_is_the_programs(bkai: Bkai, project: Path) -> None:
+    file = project / "seven.py"
+    file.write_text("raise SystemExit(7)")
+    done = bkai("run", "sklearn/1.7", file)
+    assert done.returncode == 7
+    assert done.stderr.endswith("Finished (exit code = 7)\n")
+
+
+def test_a_signal_is_an_exit_code(bkai: Bkai, project: Path) -> None:
+    file = project / "killed.sh"
+    file.write_text("kill -9 $$")
+    assert bkai("run", "sklearn/1.7", file).returncode == 128 + 9
+
+
+def test_a_folder_with_a_command(bkai: Bkai, project: Path) -> None:
+    (project / "data").mkdir()
+    (project / "data" / "größe 1.txt").write_text("1")
+    (project / "go").write_text("#!/bin/sh\ncat data/*; ls; exit 3")
+    (project / "go").chmod(0o755)
+    (project / "notes.log").write_text("x")
+    (project / ".git").mkdir()
+    (project / ".git" / "config").write_text("x")
+    (project / ".bkaiignore").write_text("*.log\n")
+    done = bkai("run", "sklearn/1.7", project, "-q", "--", "./go", "--flag")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "1data\ngo\n", "")
+
+
+def test_a_notebook(bkai: Bkai, project: Path) -> None:
+    cell: dict[str, object] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+        "source": "print(6*7)",
+    }
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": kernel, "cells": [cell]}
+    (project / "sum.ipynb").write_text(json.dumps(notebook))
+    done = bkai("run", "sklearn/1.7", project / "sum.ipynb")
+    assert done.returncode == 0, done.stderr
+    assert "42" in done.stdout
+
+
+def test_a_package_is_built(bkai: Bkai, project: Path, service: FakeService, session_server: Server) -> None:
+    """Without a network: the package brings its own build backend."""
+    (project / "backend.py").write_text(BACKEND)
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "greet"\nversion = "1"\n'
+    )
+    (project / "main.py").write_text("import greet_module, sys; print(greet_module.WORD); sys.exit(5)")
+    done = bkai("run", "sklearn/1.7", project)
+    assert (done.returncode, done.stdout) == (5, "from the package\n"), done.stderr
+    assert "∙ Build: pip install ." in done.stderr
+    assert "∙ Build finished" in done.stderr
+    assert nothing_is_left(service, session_server)
+
+
+BACKEND = """
+import zipfile
+
+def build_wheel(folder, settings=None, metadata=None):
+    name = "greet-1-py3-none-any.whl"
+    files = {
+        "greet_module.py": "WORD = 'from the package'",
+        "greet-1.dist-info/METADATA": "Metadata-Version: 2.1\\nName: greet\\nVersion: 1\\n",
+        "greet-1.dist-info/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        "greet-1.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+    return name
+"""
+
+
+def test_a_failed_build_runs_nothing(
+    bkai: Bkai, project: Path, service: FakeService, session_server: Server
+) -> None:
+    (project / "main.py").write_text("print('never')")
+    done = bkai("run", "sklearn/1.7", project, "--build", "echo building; exit 9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "building\n" in done.stderr
+    assert "bkai: The build failed (exit code = 9); nothing was run." in done.stderr
+    assert nothing_is_left(service, session_server)
+
+
+def test_for_programs(bkai: Bkai, project: Path) -> None:
+    file = project / "x.py"
+    file.write_text("import sys; sys.stdout.buffer.write(b'\\xff'); print('é', file=sys.stderr); sys.exit(2)")
+    done = bkai("run", "sklearn/1.7", file, "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 2
+    assert [e["event"] for e in events if e["event"] not in ("session", "output")] == [
+        "uploaded", "built", "started", "finished",
+    ]  # fmt: skip
+    outputs = [(e["stream"], e["data"], e["encoding"]) for e in events if e["event"] == "output"]
+    assert ("stdout", "/w==", "base64") in outputs
+    assert "".join(data for stream, data, _ in outputs if stream == "stderr") == "é\n"
+    assert events[-1] == {"event": "finished", "exit_code": 2}
+
+
+def test_a_command_that_does_not_exist(
+    bkai: Bkai, project: Path, service: FakeService, session_server: Server
+) -> None:
+    (project / "x.py").touch()
+    done = bkai("run", "sklearn/1.7", project / "x.py", "--", "no-such-program")
+    assert done.returncode == 1
+    assert "cannot be run in this session" in done.stderr
+    assert nothing_is_left(service, session_server)
+
+
+def test_a_refusal_costs_nothing(bkai: Bkai, project: Path, service: FakeService) -> None:
+    (project / "x.py").touch()
+    done = bkai("run", "nothing/0", project / "x.py")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "bkai: Image version: there is no “nothing/0”.\n"
+    assert service.sessions == {}
+
+
+# -- waiting ----------------------------------------------------------------------------------
+
+
+def test_it_waits_and_says_why(
+    variables: Environment, project: Path, service: FakeService, session_server: Server
+) -> None:
+    service.create({"fgpu": "2", "name": "other"})
+    file = project / "x.py"
+    file.write_text("print('ran')")
+    with started(variables, "run", "sklearn/1.7", file, "--fgpu", "1") as process:
+        assert process.stderr
+        assert b"waiting at position 1: needs 1 fGPU, 0 are free" in process.stderr.readline()
+        service.stop(next(iter(service.sessions)))
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"ran\n"), err
+
+
+def test_ctrl_c_while_it_waits(
+    variables: Environment, project: Path, service: FakeService, session_server: Server
+) -> None:
+    service.create({"fgpu": "2", "name": "other"})
+    (project / "x.py").touch()
+    with started(variables, "run", "sklearn/1.7", project / "x.py", "--fgpu", "1") as process:
+        assert process.stderr
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    assert [s["state"] for s in service.sessions.values()] == ["RUNNING", "CANCELLED"]
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------
+
+CAREFUL = """
+import sys, time
+print("begun", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("saved", flush=True)
+    sys.exit(4)
+"""
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_lets_the_program_end_itself(
+    variables: Environment,
+    project: Path,
+    service: FakeService,
+    session_server: Server,
+    number: signal.Signals,
+) -> None:
+    (project / "x.py").write_text(CAREFUL)
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, b"saved\n")
+    assert b"Interrupted: ending the session." in err
+    assert nothing_is_left(service, session_server)
+
+
+def test_a_second_ctrl_c_leaves_at_once(
+    variables: Environment, project: Path, service: FakeService, session_server: Server
+) -> None:
+    (project / "x.py").write_text(STUBBORN)
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        while b"Interrupted" not in process.stderr.readline():
+            pass
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert time.monotonic() - began < 1
+    # Nobody ended anything: that is for the service, which misses the keepalives. It is not here, so we do it.
+    (session,) = service.sessions.values()
+    assert session["state"] == "RUNNING"
+    service.stop(session["id"])
+    with session_server.client() as http:
+        for run in http.get("bkai/run").json()["runs"]:
+            for _ in range(3):
+                http.delete(f"bkai/run/{run['id']}")
+    shutil.rmtree(session_server.home / ".bkai-run")
+    wait_for(lambda: nothing_is_left(service, session_server))
+
+
+def test_ctrl_c_during_the_build(
+    variables: Environment, project: Path, service: FakeService, session_server: Server
+) -> None:
+    (project / "main.py").write_text("print('never')")
+    with started(variables, "run", "sklearn/1.7", project, "--build", "echo going; sleep 60") as process:
+        assert process.stderr
+        while b"going" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, b"")
+    assert nothing_is_left(service, session_server)
+
+
+def test_whoever_reads_us_goes_away(
+    variables: Environment, project: Path, service: FakeService, session_server: Server
+) -> None:
+    """`bkai run … | head -1`: no traceback, and nothing stays."""
+    (project / "x.py").write_text("import itertools\nfor n in itertools.count(): print(n)")
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.wait(30) == 1
+        err = process.stderr.read()
+    assert b"Traceback" not in err
+    wait_for(lambda: nothing_is_left(service, session_server))
+
+
+# -- a bad network ----------------------------------------------------------------------------
+
+COUNTS = """
+import sys, time
+for n in range(2000):
+    print(f"line {n} " + "é" * 20, flush=True)
+    if n % 100 == 0:
+        time.sleep(0.05)
+sys.exit(7)
+"""
+COUNTED = "".join(f"line {n} " + "é" * 20 + "\n" for n in range(2000))
+
+
+def test_a_cut_connection_loses_and_doubles_nothing(
+    bkai: Bkai, project: Path, relay: Relay, service: FakeService, session_server: Server
+) -> None:
+    (project / "x.py").write_text(COUNTS)
+    relay.cut_after(60_000)
+    done = bkai("run", "sklearn/1.7", project / "x.py")
+    assert relay.cuts
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == COUNTED
+    assert "broke off" in done.stderr
+    assert "Connected again; the output goes on where it stopped." in done.stderr
+    assert nothing_is_left(service, session_server)
+
+
+def test_a_network_that_goes_away_for_a_while(
+    variables: Environment, project: Path, relay: Relay, service: FakeService, session_server: Server
+) -> None:
+    (project / "x.py").write_text(COUNTS)
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert process.stdout
+        first = process.stdout.readline()
+        relay.open = False
+        relay.cut()
+        assert process.stderr
+        while b"Trying again" not in process.stderr.readline():
+            pass
+        relay.open = True
+        out, err = process.communicate(timeout=30)
+    assert (first + out).decode() == COUNTED
+    assert process.returncode == 7
+    assert b"Connected again" in err
+
+
+def test_an_upload_over_a_bad_network(
+    bkai: Bkai, project: Path, relay: Relay, service: FakeService, session_server: Server
+) -> None:
+    content = os.urandom(5 << 20)
+    (project / "data").write_bytes(content)
+    relay.cut_after(100)
+    done = bkai("run", "sklearn/1.7", project, "-q", "--", "sha256sum", "data")
+    assert done.returncode == 0, done.stderr
+    assert relay.cuts
+    assert done.stdout.split()[0] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_session_that_ends_meanwhile(
+    variables: Environment, project: Path, relay: Relay, service: FakeService, session_server: Server
+) -> None:
+    (project / "x.py").write_text(CAREFUL)
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert process.stdout
+        process.stdout.readline()
+        (id,) = service.sessions
+        service.sessions[id]["message"] = "The administrator ended it."
+        service.stop(id)
+        relay.open = False
+        relay.cut()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"bkai: The administrator ended it." in err
