@@ -15,6 +15,7 @@ from typing import Any
 import pynvml
 
 from jupyterhub_bkai.gpus.source import (
+    NO_DRIVER,
     DeviceProcess,
     Health,
     MigInstance,
@@ -31,7 +32,7 @@ _MIB = 1024 * 1024
 _SENTENCES: Mapping[int, tuple[str, str]] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "driver-missing",
-        "No NVIDIA driver is installed on this machine: install it if there is an NVIDIA GPU.",
+        NO_DRIVER,
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "driver-not-loaded",
@@ -136,7 +137,7 @@ class NvidiaSource(Source):
             complaints.append(card.problem.message)
             last = self._remembered(card, {device.id for device in found})
             if last:
-                found.append(replace(last, healthy=False))
+                found.append(replace(last, index=card.index, healthy=False))
         found.sort(key=lambda device: device.index)
         self._known = {device.id: device for device in found}
         self._complaints = tuple(complaints)

@@ -1,12 +1,14 @@
 """Fake devices: the shipped samples, the form of the file, and devices that vanish or fall ill on demand."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from jupyterhub_bkai.errors import SettingsError
-from jupyterhub_bkai.gpus.fake import FakeSource, Layout, parse, samples
+from jupyterhub_bkai.gpus import fake
+from jupyterhub_bkai.gpus.fake import FakeSource, Layout, parse, sample_path, samples
 from jupyterhub_bkai.gpus.source import SourceOptions, SourceProblem
 from jupyterhub_bkai.model import Device, MigProfile
 
@@ -345,3 +347,17 @@ def test_a_source_that_fails_on_demand(tmp_path: Path) -> None:
     for ask in (source.devices, lambda: source.health(device), lambda: source.instances(device)):
         with pytest.raises(SourceProblem, match=r"^The driver has gone\.$"):
             ask()
+
+
+def test_the_samples_show_every_key() -> None:
+    """They are the form's description for administrators."""
+    text = "".join(sample_path(sample).read_text() for sample in ("two-80gb", "eight-141gb-mig"))
+    shown = set(re.findall(r"^(?:# )?([a-z_]+) += ", text, re.MULTILINE))
+    known = {*fake._DEVICE_KEYS, *fake._MIG_KEYS, *fake._INSTANCE_KEYS, *fake._NODE_KEYS, *fake._FAULT_KEYS}
+    assert known - shown == {
+        "devices",
+        "unhealthy",
+        "uuid",
+    }  # two are tables; nobody needs to write the third
+    assert "[[nodes.devices]]" in text
+    assert "[faults.unhealthy]" in text

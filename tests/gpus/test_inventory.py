@@ -122,6 +122,19 @@ def test_a_source_with_a_bug_stops_nobody(tmp_path: Path, caplog: pytest.LogCapt
     assert "device source stuck failed" in caplog.text
 
 
+def test_what_a_source_had_to_leave_out_is_told() -> None:
+    class Partial(FakeSource):
+        @property
+        def complaints(self) -> tuple[str, ...]:
+            return ("The NPU 3 does not answer.",)
+
+    inventory = Inventory([Partial(SourceOptions())], node=HERE)
+    changes = inventory.refresh()
+    assert len(changes.appeared) == 2
+    assert changes.complained
+    assert list(inventory.complaints) == ["The NPU 3 does not answer."]
+
+
 def test_one_id_is_one_device() -> None:
     inventory = Inventory(
         [FakeSource(SourceOptions()), FakeSource(SourceOptions(argument="one-8gb"))], node=HERE

@@ -266,6 +266,15 @@ def test_a_card_that_is_gone_is_gone(mock_nvml: MockNvml) -> None:
     assert told["complaints"] == []
 
 
+def test_a_card_that_falls_ill_and_moves_is_still_itself(mock_nvml: MockNvml) -> None:
+    """Its UUID counts, not its place: there, another card was that has gone."""
+    later = machine(l4("GPU-b", "fault nvmlDeviceGetName 15"))
+    told = mock_nvml.run(machine(l4("GPU-a"), l4("GPU-b")), LOST_LATER.format(later=later))
+    assert [(device["id"], device["index"], device["healthy"]) for device in told["after"]] == [
+        ("GPU-b", 0, False)
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "ok", "words"),
     [
@@ -366,10 +375,15 @@ def test_auto_on_a_machine_without_nvidias_library() -> None:
     if os.path.exists("/dev/nvidiactl"):
         pytest.skip("this machine has an NVIDIA driver")
     code = """
-import json
-from jupyterhub_bkai.gpus.source import SourceOptions, select
+import json, sys
+from jupyterhub_bkai.gpus.source import SourceOptions, SourceProblem, open_source, select
 selection = select("auto", SourceOptions())
-print(json.dumps([selection.fake, selection.statement, len(selection.sources[0].devices())]))
+spared = "pynvml" not in sys.modules
+try:
+    open_source("nvidia", SourceOptions()).devices()
+except SourceProblem as problem:
+    said = problem.message
+print(json.dumps([selection.fake, selection.statement, len(selection.sources[0].devices()), spared, said]))
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -379,10 +393,11 @@ print(json.dumps([selection.fake, selection.statement, len(selection.sources[0].
         timeout=60,
         check=True,
     )
-    fake, statement, count = json.loads(done.stdout)
+    fake, statement, count, spared, said = json.loads(done.stdout)
     assert (fake, count) == (True, 2)
-    assert statement.startswith("No NVIDIA driver is installed on this machine")
-    assert "The devices shown are fake" in statement
+    assert said.startswith("No NVIDIA driver is installed on this machine")
+    assert statement.startswith(f"{said} The devices shown are fake")
+    assert spared, "the 17 MB of the module that talks to NVIDIA's library"
 
 
 def test_the_inventory_follows_the_cards(mock_nvml: MockNvml) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_bkai.errors import SettingsError
+from jupyterhub_bkai.gpus import source
 from jupyterhub_bkai.gpus.source import (
     ENTRY_POINT_GROUP,
     Health,
@@ -59,34 +60,39 @@ def another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def test_a_source_of_another_package(another_package: None) -> None:
     selection = select("elsewhere:an argument", SourceOptions(node="n"))
-    source = selection.sources[0]
-    assert [device.node for device in source.devices()] == ["n", "n"]
-    assert vars(source)["options"].argument == "an argument"
+    (elsewhere,) = selection.sources
+    assert [device.node for device in elsewhere.devices()] == ["n", "n"]
+    assert vars(elsewhere)["options"].argument == "an argument"
     assert selection.statement == "Devices come from the source “elsewhere:an argument”."
     assert not selection.fake
 
 
 def test_what_a_source_need_not_write(another_package: None) -> None:
     """The smallest source says only what devices there are."""
-    source = open_source("elsewhere", SourceOptions())
-    well, ill = source.devices()
-    assert source.health(well) == Health(True)
-    assert source.health(ill) == Health(False, "NPU 1 does not work.")
-    assert source.health(Device("e-9", "local", 9, "npu", "NPU", 1024, 1)) == Health(
+    elsewhere = open_source("elsewhere", SourceOptions())
+    well, ill = elsewhere.devices()
+    assert elsewhere.health(well) == Health(True)
+    assert elsewhere.health(ill) == Health(False, "NPU 1 does not work.")
+    assert elsewhere.health(Device("e-9", "local", 9, "npu", "NPU", 1024, 1)) == Health(
         False, "NPU 9 is no longer there."
     )
-    assert (source.instances(well), source.processes(well), source.machines(), source.complaints) == (
+    assert (
+        elsewhere.instances(well),
+        elsewhere.processes(well),
+        elsewhere.machines(),
+        elsewhere.complaints,
+    ) == (
         (),
         (),
         (),
         (),
     )
-    assert source.facts() == {}
+    assert elsewhere.facts() == {}
 
 
 def test_several_sources(another_package: None) -> None:
     selection = select("fake:one-8gb, elsewhere", SourceOptions())
-    assert [source.name for source in selection.sources] == ["fake", "elsewhere"]
+    assert [each.name for each in selection.sources] == ["fake", "elsewhere"]
     assert selection.fake
     assert "are fake (from “fake:one-8gb”)" in selection.statement
     assert "“elsewhere”" in selection.statement
@@ -94,6 +100,12 @@ def test_several_sources(another_package: None) -> None:
 
 def test_ours_cannot_be_replaced(another_package: None) -> None:
     assert installed()["fake"].value == "jupyterhub_bkai.gpus.fake:FakeSource"
+
+
+def test_ours_need_no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "entry_points", lambda group: ())
+    assert sorted(installed()) == ["fake", "nvidia"]
+    assert len(open_source("fake", SourceOptions()).devices()) == 2
 
 
 def test_code_that_does_not_load_is_a_sentence(another_package: None) -> None:
