@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from jupyterhub_bkai.cli.terminal import cut, memory, plain
+from jupyterhub_bkai.cli.terminal import cut, gist, memory, plain
 
 if TYPE_CHECKING:
     from jupyterhub_bkai.client.nouns import Session
@@ -32,13 +32,19 @@ class Screen:
         self._open_line = False
         self._drawn_at = 0.0
         self._mid_line = False
+        self._told = ""
 
     def asked(self, session: "Session") -> None:
         """A session has been asked for."""
 
     def waiting(self, session: "Session", news: str) -> None:
-        """It is not there yet, because of `news`."""
-        self._say(f"Session {session.title}: {news}")
+        """It is not there yet, because of `news`: on a terminal always the newest, else what is really new."""
+        text = f"∙ Session {plain(session.title)}: {plain(news)}"
+        if self._terminal and not self._quiet:
+            self._draw(text)
+        elif gist(news) != self._told:
+            self._say(text.removeprefix("∙ "))
+        self._told = gist(news)
 
     def ready(self, session: "Session", seconds: float) -> None:
         """It is there."""

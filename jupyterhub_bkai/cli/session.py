@@ -9,7 +9,7 @@ import click
 from jupyterhub_bkai.cli.asking import given, option_flags
 from jupyterhub_bkai.cli.naming import find
 from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_settings
-from jupyterhub_bkai.cli.terminal import ago, available, coloured, facts, memory, plain, table
+from jupyterhub_bkai.cli.terminal import ago, available, coloured, facts, gist, memory, plain, table
 
 if TYPE_CHECKING:
     from jupyterhub_bkai.client import AsyncClient
@@ -74,8 +74,9 @@ async def _running(client: "AsyncClient", made: "Session") -> "Session":
             return one
         if one.over:
             raise Refused(f"{one.title} ended before it ran: {one.message or one.state}", reason="ended")
-        if (news := doing(one)) != told and not as_json():
-            told = news
+        news = doing(one)
+        if gist(news) != told and not as_json():
+            told = gist(news)
             click.echo(f"{plain(one.title)}: {plain(news)}", err=True)
     return made
 

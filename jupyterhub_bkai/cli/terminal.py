@@ -39,6 +39,11 @@ def plain(text: object, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else " " if c.isspace() else "" for c in cleaned)
 
 
+def gist(text: str) -> str:
+    """What a sentence says apart from its numbers, to tell news from progress."""
+    return re.sub(r"[0-9][0-9.,]*", "#", text)
+
+
 def coloured(state: str) -> str:
     """A session's state in its colour (which goes away where there is no terminal)."""
     return click.style(state, **_COLOURS.get(state.strip(), {}))  # type: ignore[arg-type]  # names of click's styles

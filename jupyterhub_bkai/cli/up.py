@@ -13,21 +13,26 @@ from jupyterhub_bkai.cli.settings import with_settings
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: Path.home() / ".bkai",
-    show_default="~/.bkai",
-    help="The folder that holds everything: settings, databases, logs, environments.",
+    help="The folder that holds everything: settings, databases, logs, environments.  [default: ~/.bkai]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="The port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port; 0 for any free one.",
+)
+@click.option("--fake", metavar="SAMPLE", help="Pretend the devices of a shipped sample or of a TOML file.")
 @with_settings
-def up(data: Path, host: str, port: int) -> None:
+def up(data: Path | None, host: str, port: int, fake: str | None) -> None:
     """Start a hub with everything it needs on this machine.
 
-    Ends with the hub's address; the first time, also with a login. Ctrl-C stops the sessions and the hub.
+    Says the hub's address when it is ready; the first time, also a login. Ctrl-C stops the sessions and the hub.
     """
-    if find_spec("jupyterhub") is None:
+    if find_spec("jupyterhub") is None or find_spec("sqlalchemy") is None:
         raise click.ClickException(
             "The hub's own parts are not installed here; use: pip install 'jupyterhub-bkai[hub]'"
         )
-    code = import_module("jupyterhub_bkai.supervise").up(data, host=host, port=port)
-    click.get_current_context().exit(code or 0)
+    code = import_module("jupyterhub_bkai.supervise").up(data, host=host, port=port, fake=fake)
+    click.get_current_context().exit(1 if code else 0)
