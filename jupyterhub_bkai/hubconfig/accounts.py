@@ -115,6 +115,10 @@ def _hashable(password: str) -> bool:
 class SignUp(SignUpHandler):  # type: ignore[misc]  # the library is untyped
     """`/hub/signup`, with a sentence for each thing that can be wrong."""
 
+    def render_template(self, name: str, **ns: Any) -> Any:
+        """A form that comes back keeps the name that was typed."""
+        return super().render_template(name, username=self.get_body_argument("username", ""), **ns)
+
     def get_result_message(
         self,
         user: UserInfo | None,

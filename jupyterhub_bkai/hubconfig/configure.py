@@ -169,6 +169,11 @@ def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
     given = _given(c, "JupyterHub", "tornado_settings", {})
     c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0, **given}
     _default(c, "Spawner", "start_timeout", settings.queue_limit_s + settings.start_limit_s + _SPARE_S)
+    _default(c, "Leased", "service_socket", str(folder.hub_socket))
+    _default(c, "TreeSpawner", "log_folder", str(folder.session_logs))
+    _default(c, "TreeSpawner", "homes_folder", str(folder.homes))
+    # A session that died by itself is noticed by the hub within this many seconds.
+    _default(c, "Spawner", "poll_interval", 10)
     scopes = _given(c, "Spawner", "server_token_scopes", [])
     if not callable(scopes):
         c.Spawner.server_token_scopes = _together(scopes, SESSION_SCOPES)

@@ -4,6 +4,7 @@ Owns its record in `run/`, its log and its signals. When to do what is decided i
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -112,10 +113,10 @@ class Part:
             return "ended"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
-    async def end(self) -> None:
-        """Ask it to end, insist after a while, and forget it."""
+    async def end(self, *, at_once: bool = False) -> None:
+        """Ask it to end, insist after a while, and forget it; `at_once` does not ask."""
         if self.identity is not None:
-            await end_process(self.identity)
+            await end_process(self.identity, at_once=at_once)
             self.how_it_ended()  # reaps a child
         self._record.unlink(missing_ok=True)
         self.identity = None
@@ -137,12 +138,10 @@ def recorded_alive(folder: DataFolder, name: str) -> bool:
     return identity is not None and identity.alive()
 
 
-async def end_process(identity: Identity, *, patience_s: float = _TERM_S) -> None:
+async def end_process(identity: Identity, *, at_once: bool = False) -> None:
     """SIGTERM, then SIGKILL; returns when the process has ended."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGKILL,) if at_once else (signal.SIGTERM, signal.SIGKILL):
         if not identity.signal(number):
             return
-        try:
-            await asyncio.wait_for(gone(identity), patience_s)
-        except TimeoutError:
-            continue
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(gone(identity), _TERM_S)

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -92,16 +92,17 @@ class Plan:
 def planned(asked: Asked) -> Iterator[Plan]:
     """Check, lock and prepare the folder; the lock is held until the end of the block."""
     folder = asked.folder
-    try:
-        _look(asked)
-        with _locked(folder):
-            yield _plan(asked)
-    except DataFolderError as error:
-        raise CannotStart(str(error)) from None
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise CannotStart(f"{folder.root} cannot be written to ({error.strerror}).") from error
-        raise
+    with ExitStack() as held:
+        try:
+            _look(asked)
+            held.enter_context(_locked(folder))
+            plan = _plan(asked)
+        except DataFolderError as error:
+            raise CannotStart(str(error)) from None
+        except OSError as error:
+            place = error.filename or folder.root
+            raise CannotStart(f"{place} cannot be used for the data ({error.strerror}).") from error
+        yield plan
 
 
 def _look(asked: Asked) -> None:

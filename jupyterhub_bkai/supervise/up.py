@@ -29,6 +29,8 @@ _START_S = 120.0
 _LOOK_S = 0.1
 _LAST_LOOK_S = 15.0
 _DETAIL = 300
+# Nobody there, no route yet, or nobody behind the route. Anything else is an answer, a refusal included.
+_NOT_YET = {None, 404, 502, 503}
 
 
 def up(
@@ -141,7 +143,7 @@ class Supervisor:
             await gone(part.identity)
         raise NotReady(
             f"The {part.recipe.title} {part.how_it_ended()} while starting: {_last_line(part.log)} "
-            f"(the whole of it is in {part.log})"
+            f"(the whole of it is in {part.log})."
         )
 
     async def _answers(self) -> None:
@@ -150,8 +152,8 @@ class Supervisor:
             self._plan.folder.hub_socket.is_socket()
             # The hub itself first: before it has written its routes, the proxy would log a 404 for each look.
             and await status(place.hub_api_url) == 200
-            and await status(f"{place.public_url}/services/bkai/api/v1/info") not in {None, 404, 502, 503}
-            and await status(f"{place.public_url}/hub/login") in {200, 302}
+            and await status(f"{place.public_url}/services/bkai/api/v1/info") not in _NOT_YET
+            and await status(f"{place.public_url}/hub/login") not in _NOT_YET
         ):
             await asyncio.sleep(_LOOK_S)
 
@@ -215,12 +217,16 @@ class Supervisor:
         for task in keeping:
             task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)
-        await self._by_name[SERVICE].end()
+        service, hub, proxy = (self._by_name[name] for name in (SERVICE, HUB, PROXY))
         if stopped:
+            await service.end()
             # Without the service nobody is granted anything any more: what started a moment ago is the last.
             with contextlib.suppress(SessionsLeft):
                 await stop_sessions(self._hub, self._console, patience_s=_LAST_LOOK_S)
-        await self._end_parts([self._by_name[HUB], self._by_name[PROXY]])
+        else:
+            # Not asked kindly: it would still tidy up what it is just stopping or starting.
+            await hub.end(at_once=True)
+        await self._end_parts([service, hub, proxy])
         self._console.say("Ended.")
         return 0
 

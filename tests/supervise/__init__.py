@@ -1,0 +1,1 @@
+"""Tests of the supervisor, the hub configuration and the data folder."""
