@@ -339,6 +339,8 @@ def _make_private(folder: str, account: Account) -> None:
     facts = os.lstat(parent)
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         _refuse(f"{parent} is not the hub's own: the administrator has to remove it.")
+    if root:
+        os.chmod(parent, 0o711)  # whatever the umask made of it: the sessions' users pass through
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     if root:
