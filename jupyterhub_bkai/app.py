@@ -252,7 +252,8 @@ def application(context: Context, auth: Any, cookie_key: bytes) -> web.Applicati
         context=context,
         hub_auth=auth,
         cookie_secret=cookie_key,
-        xsrf_cookies=True,
+        # Not tornado's own check (`xsrf_cookies`), which knows no tokens: HubOAuth makes it whenever a cookie is what
+        # says who calls, and takes a call without it for one without a login.
         xsrf_cookie_kwargs={"path": PREFIX, "httponly": False, "samesite": "Lax"},
         log_function=_log_call,
         # What pages that redirect to the Hub's login come back to.

@@ -93,6 +93,7 @@ async def ask(
     raw: Mapping[str, Any],
     *,
     server: str | None = None,
+    awaited: bool = False,
     keepalive_s: int | None = None,
     who: str = "",
 ) -> list[Record]:
@@ -100,7 +101,9 @@ async def ask(
     request = parse(context, person, raw)
     if server is None:
         server = request.name or _free_name(context, person, request)
-    return await context.broker.ask(person, server, request, keepalive_s=keepalive_s, who=who)
+    return await context.broker.ask(
+        person, server, request, awaited=awaited, keepalive_s=keepalive_s, who=who
+    )
 
 
 def _free_name(context: Context, person: Person, request: Request) -> str:

@@ -18,7 +18,7 @@ from jupyterhub_bkai.api.context import Context, Realised
 from jupyterhub_bkai.api.leases import lease_json
 from jupyterhub_bkai.api.operations import encode, error_body, read_json, to_public
 from jupyterhub_bkai.api.site import offer_json
-from jupyterhub_bkai.errors import NotFound, PublicError
+from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
 from jupyterhub_bkai.leasing.broker import Progress
 from jupyterhub_bkai.leasing.lifecycle import FINAL, HOLDING, PUBLIC, Cause, Move, State
 from jupyterhub_bkai.model import Person
@@ -89,12 +89,18 @@ async def _attach(context: Context, body: Who) -> Record:
     async with context.broker.watch() as watcher:
         while (record := context.broker.of_server(body.user, body.server)) is not None:
             if record.state not in (State.RUNNING, State.STOPPING):
+                context.reconciler.asked_here(body.user, body.server)
                 return record
             gone = "The hub starts this server anew; its former session is over."
             await context.broker.end(record.id, Cause.SERVER_GONE, "hub", gone)
             context.reconciler.released(record.id)
             await watcher.changes(1.0)
-    found = await asking.ask(context, body.person(), body.options, server=body.server, who="hub")
+    if context.reconciler.asked_here(body.user, body.server):
+        # Between our asking for it and this start the request ended; nobody else asked for a new one.
+        raise Conflict("The request for this session has ended meanwhile; start it again.")
+    found = await asking.ask(
+        context, body.person(), body.options, server=body.server, awaited=True, who="hub"
+    )
     return context.broker.records.get(found[0].id, found[0])
 
 

@@ -4,7 +4,7 @@ Pure. Choice: on a device the smallest sufficient remainder, then the node with 
 spread unless the wish says so.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -33,25 +33,29 @@ class NodeBook:
         )
 
     def take(self, cpu_milli: int, memory_mib: int, slices: Iterable[Slice]) -> "NodeBook":
-        """The node after this much is given."""
-        return self._moved(-cpu_milli, -memory_mib, {piece.device: piece for piece in slices}, give=True)
+        """The node after this much is given. Raises ValueError when a slice does not fit."""
+        return self._moved(-cpu_milli, -memory_mib, slices, Book.take)
+
+    def hold(self, cpu_milli: int, memory_mib: int, slices: Iterable[Slice]) -> "NodeBook":
+        """The node with what was given earlier, whatever its devices have become since."""
+        return self._moved(-cpu_milli, -memory_mib, slices, Book.hold)
 
     def give_back(self, cpu_milli: int, memory_mib: int, slices: Iterable[Slice]) -> "NodeBook":
         """The node after this much is returned."""
-        return self._moved(cpu_milli, memory_mib, {piece.device: piece for piece in slices}, give=False)
+        return self._moved(cpu_milli, memory_mib, slices, Book.give_back)
 
-    def _moved(self, cpu_milli: int, memory_mib: int, pieces: dict[str, Slice], *, give: bool) -> "NodeBook":
-        def moved(book: Book) -> Book:
-            piece = pieces.get(book.device.id)
-            if piece is None:
-                return book
-            return book.take(piece) if give else book.give_back(piece)
-
+    def _moved(
+        self, cpu_milli: int, memory_mib: int, slices: Iterable[Slice], how: Callable[[Book, Slice], Book]
+    ) -> "NodeBook":
+        pieces = {piece.device: piece for piece in slices}
         return replace(
             self,
             cpu_milli=self.cpu_milli + cpu_milli,
             memory_mib=self.memory_mib + memory_mib,
-            devices=tuple(moved(book) for book in self.devices),
+            devices=tuple(
+                how(book, pieces[book.device.id]) if book.device.id in pieces else book
+                for book in self.devices
+            ),
         )
 
 

@@ -130,6 +130,14 @@ class Book:
             raise ValueError(f"{self.device.id}: {piece.memory_mib} MiB asked, {self.free_mib} free")
         return self._moved(piece, 0, 1)
 
+    def hold(self, piece: Slice) -> "Book":
+        """The book with a piece that was given earlier, whatever the device has become since.
+
+        A device may shrink while parts of it are held (a larger reserve, another driver): then less than nothing is
+        free, and nothing more is given until enough comes back.
+        """
+        return self._moved(piece, self.mask | (piece.mig.mask if piece.mig else 0), 1)
+
     def give_back(self, piece: Slice) -> "Book":
         """The book after `piece` is returned."""
         return self._moved(piece, self.mask & ~(piece.mig.mask if piece.mig else 0), -1)

@@ -191,6 +191,8 @@ class Broker:
         self._clock = clock
         self._pending: list[_Pending] = []
         self._work = asyncio.Event()
+        #: requests that nobody has waited for yet, so that nobody but the reconcile loop will start them
+        self.fresh: set[str] = set()
         self._attendance: dict[str, _Attendance] = {}
         self._seen: dict[str, float] = {}
         self._watchers: set[Watcher] = set()
@@ -279,6 +281,7 @@ class Broker:
                 self.progress.pop(record_id, None)
                 self._attendance.pop(record_id, None)
                 self._seen.pop(record_id, None)
+                self.fresh.discard(record_id)
             else:
                 self.records[record_id] = record
                 self._attendance.setdefault(record_id, _Attendance())
@@ -324,7 +327,7 @@ class Broker:
         for record in records:
             if record.state in HOLDING and record.node in books:
                 request = record.request
-                books[record.node] = books[record.node].take(
+                books[record.node] = books[record.node].hold(
                     request.cpu_milli, request.memory_mib, record.slices
                 )
         return books
@@ -332,9 +335,19 @@ class Broker:
     # -- commands --------------------------------------------------------------------------
 
     async def ask(
-        self, person: Person, server: str, request: Request, *, keepalive_s: int | None = None, who: str = ""
+        self,
+        person: Person,
+        server: str,
+        request: Request,
+        *,
+        awaited: bool = False,
+        keepalive_s: int | None = None,
+        who: str = "",
     ) -> list[Record]:
-        """Records a wish (its `count` sessions at once, or none). Raises `PolicyDenied` or `Conflict`."""
+        """Records a wish (its `count` sessions at once, or none). Raises `PolicyDenied` or `Conflict`.
+
+        `awaited` says that the hub is already starting the first of them; the others it has to be asked for.
+        """
 
         def command(draft: Draft) -> list[Record]:
             mine = [r for r in draft.live() if r.user == person.name]
@@ -362,6 +375,7 @@ class Broker:
                 )
                 draft.add(record, who or person.name, "asked")
                 records.append(record)
+            self.fresh |= {record.id for record in records[awaited:]}
             return records
 
         return await self.submit(command)
@@ -456,6 +470,7 @@ class Broker:
         """While entered, somebody waits at the other end of an acquire stream for this record."""
         attendance = self._attendance.setdefault(record_id, _Attendance())
         attendance.streams += 1
+        self.fresh.discard(record_id)
         try:
             yield
         finally:

@@ -29,6 +29,8 @@ GONE_S = 3.0
 STOP_S = 40.0
 #: Seconds to wait for a Hub that does not answer before a stopping lease is fenced without it.
 HUB_S = 10.0
+#: Seconds in which the Hub may list no server for a lease that is starting: a spawner that failed says so sooner.
+RESTART_S = 2.0
 #: How often a start that the Hub lost is tried again.
 TRIES = 3
 
@@ -65,8 +67,8 @@ class Facts:
     """What is known about a record's server: how long in its state, in the Hub's words, and who waits for it.
 
     `hub` is None when the Hub did not answer, and `hub_silent_s` for how long it has not. `released` is true when
-    the spawner has said that it stopped the session. `gone_s` says for how long nothing has been seen of a running
-    session.
+    the spawner has said that it stopped the session. `gone_s` says for how long nothing has been seen of its
+    server, and `fresh` that nobody has ever waited for it.
     """
 
     in_state_s: float
@@ -77,6 +79,7 @@ class Facts:
     tries: int = 0
     released: bool = False
     gone_s: float = 0.0
+    fresh: bool = False
 
 
 def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Action:
@@ -89,7 +92,7 @@ def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Act
     if state == State.QUEUED:
         if now_ms - record.asked_ms > queue_limit_s * 1000:
             return Action.TOO_LONG
-        waiting = facts.hub == "none" and facts.unattended_s > UNATTENDED_S
+        waiting = facts.hub == "none" and (facts.fresh or facts.unattended_s > UNATTENDED_S)
         return Action.START if waiting else Action.NOTHING
     if record.deadline_ms is not None and now_ms > record.deadline_ms:
         return Action.DEADLINE
@@ -97,7 +100,9 @@ def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Act
         return Action.LOST if facts.gone_s > GONE_S else Action.NOTHING
     if facts.hub != "none" or facts.unattended_s == 0:
         return Action.NOTHING
-    if facts.unattended_s <= UNATTENDED_S:
+    if facts.fresh:
+        return Action.START
+    if facts.gone_s <= RESTART_S:
         return Action.NOTHING
     return Action.RESTART if facts.tries < TRIES else Action.LOST
 
@@ -130,6 +135,12 @@ class Reconciler:
         self._looked: dict[str, float] = {}
         self._released: set[str] = set()
         self._gone: dict[str, float] = {}
+        self._asked: dict[tuple[str, str], float] = {}
+
+    def asked_here(self, user: str, server: str) -> bool:
+        """True once after the loop asked the Hub for a server: the start that now arrives is for a known request."""
+        asked = self._asked.pop((user, server), None)
+        return asked is not None and asyncio.get_running_loop().time() - asked < 60.0
 
     def released(self, record_id: str) -> None:
         """The spawner says it stopped the session: it is fenced in the next round, not after the next look."""
@@ -184,6 +195,7 @@ class Reconciler:
         moving = any(
             r.state == State.STOPPING
             or (r.state != State.RUNNING and self._broker.unattended_s(r.id) > UNATTENDED_S)
+            or r.id in self._broker.fresh
             or self._overdue(r)
             or r.id in self._gone
             or self._dead(r)
@@ -213,7 +225,7 @@ class Reconciler:
     def _facts(self, record: Record, user: User | None, now: float) -> Facts:
         in_state = max(0.0, (self._now_ms() - record.since_ms) / 1000)
         hub = None if user is None else _hub_word(user, record.server)
-        if record.state == State.RUNNING and (hub == "none" or (hub != "stop" and self._dead(record))):
+        if hub == "none" or (hub != "stop" and self._dead(record)):
             gone_s = now - self._gone.setdefault(record.id, now)
         else:
             self._gone.pop(record.id, None)
@@ -227,6 +239,7 @@ class Reconciler:
             tries=self._tries.get(record.id, 0),
             released=record.id in self._released,
             gone_s=gone_s,
+            fresh=record.id in self._broker.fresh,
         )
 
     def _spawn(self, record: Record, action: Action) -> None:
@@ -256,7 +269,10 @@ class Reconciler:
 
     async def _start(self, record: Record) -> None:
         """Asks the Hub for the server; its spawner then attaches to the waiting request."""
+        if record.id not in self._broker.records:
+            return
         self._later(record.id, 3.0)
+        self._asked[record.user, record.server] = asyncio.get_running_loop().time()
         try:
             await self._hub.start(record.user, record.server)
         except HubUnavailable:
@@ -268,9 +284,10 @@ class Reconciler:
 
     async def _restart(self, record: Record) -> None:
         """A start that a killed Hub lost: whatever was launched is ended first, then it is asked for again."""
-        self._tries[record.id] = self._tries.get(record.id, 0) + 1
         if await asyncio.to_thread(self._fence.end, record.id, 0.0):
             await self._start(record)
+            # Counted only when the Hub took it: a Hub that is down says nothing about the session.
+            self._tries[record.id] = self._tries.get(record.id, 0) + 1
 
     async def _stop_server(self, record: Record) -> None:
         self._later(record.id, 1.0)

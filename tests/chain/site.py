@@ -86,23 +86,17 @@ class Site:
         """Runs `bkai up` and waits until the service answers through the proxy."""
         if not (self.data / "bkai.yaml").exists():
             self.prepare()
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "jupyterhub_bkai.supervise",
-                "--data",
-                str(self.data),
-                "--port",
-                str(self.port),
-            ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'spawners'}", **self.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=(self.data / "up.out").open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        program = [sys.executable, "-m", "jupyterhub_bkai.supervise"]
+        with (self.data / "up.out").open("ab") as out:
+            self.process = subprocess.Popen(
+                [*program, "--data", str(self.data), "--port", str(self.port)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'spawners'}", **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self.until(self._answers, timeout_s, "the site answers")
         return self
 

@@ -184,3 +184,15 @@ async def test_two_services_never_share_a_database_row(a_broker: OpenBroker) -> 
         with pytest.raises((Unavailable, SettingsError), match=r"refused|another service"):
             async with a_broker(fresh=True) as second:
                 await second.ask(ADA, "a", asked())
+
+
+async def test_a_device_that_shrank_takes_nothing_more_until_enough_came_back(a_broker: OpenBroker) -> None:
+    async with a_broker() as broker:
+        held = await broker.ask(ADA, "a", asked("1/2", count=2))
+    async with a_broker(devices=(replace(CARD, reserve_mib=1024),)) as broker:
+        assert broker.books["local"].devices[0].free_mib < 0
+        (waiting,) = await broker.ask(ADA, "b", asked("1/10"))
+        assert broker.records[waiting.id].state == State.QUEUED
+        await broker.end(held[0].id, Cause.STOPPED, "ada", "Stopped.")
+        await broker.free(held[0].id, "fence", "proof")
+        assert broker.records[waiting.id].state == State.GRANTED
