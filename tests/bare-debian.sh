@@ -44,7 +44,11 @@ git clone --quiet "$here" "$root$home/jupyterhub-bkai"
 [ "$as" = root ] || chroot "$root" chown -R newcomer: "$home"
 
 cat >"$root/measure" <<'MEASURE'
-import os, re, signal, subprocess, sys, time, urllib.request
+import os, re, signal, socket, subprocess, sys, time, urllib.request
+
+with socket.socket() as probe:  # the network is this machine's, and so are its ports
+    probe.bind(("127.0.0.1", 0))
+    port = f"ARGS=--port {probe.getsockname()[1]}"
 
 def wait_for_hub(log, process):
     """The seconds until the printed address answers."""
@@ -64,7 +68,7 @@ def wait_for_hub(log, process):
 
 def up(name):
     log = f"/tmp/{name}.log"
-    process = subprocess.Popen(["make", "up"], stdout=open(log, "w"), stderr=subprocess.STDOUT, start_new_session=True)
+    process = subprocess.Popen(["make", "up", port], stdout=open(log, "w"), stderr=subprocess.STDOUT, start_new_session=True)
     seconds = wait_for_hub(log, process)
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: the whole foreground group
