@@ -31,7 +31,8 @@ def offer(context: Context, person: Person) -> Offer:
     groups = [g for g in context.settings.groups if g.open_to(person)]
     images = context.images.offers()
     wanted = context.settings.default_version
-    ordered = sorted(images, key=lambda image: image.version != wanted)
+    # Plain Python first where the administrator names no default: what starts unasked should start soon.
+    ordered = sorted(images, key=lambda image: (image.version != wanted, image.family != "python"))
     return Offer(
         images=tuple(i for i in ordered if any(g.has_image(i.version) for g in groups)),
         groups=tuple(_group_offer(context, group) for group in groups),
