@@ -6,7 +6,9 @@
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-DATA ?= .bkai
+# A hub that root runs gives each user a Linux user, and these cannot come into a clone below /root.
+DATA ?= $(shell test "$$(id -u)" != 0 || setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$(CURDIR)" \
+  && echo .bkai || echo /var/lib/bkai)
 ARGS ?=
 
 # Looked for only when .venv has to be made.
@@ -37,7 +39,7 @@ NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --no-fund --no-audit --no-update-notif
 
 .PHONY: up build test unit lint format soak bench wheel constraints system-packages clean help
 
-## up: start the hub, ready to log in (DATA=.bkai keeps its data, ARGS="--port 9000" is passed on)
+## up: start the hub, ready to log in (DATA=FOLDER keeps its data, ARGS="--port 9000" is passed on)
 up: $(USED) build
 	@exec $(BIN)/bkai up --data $(DATA) $(ARGS)
 
@@ -46,6 +48,7 @@ build: $(PROXY_BUILT) $(LABEXTENSION_BUILT)
 
 ## test: the whole suite, browser included (ARGS="-k queue" is passed to pytest)
 test: $(DEVELOPED) build system-packages
+	@cd labextension && $(NPM) run --silent test
 	$(BIN)/python -m pytest $(ARGS)
 
 ## unit: the quick tests, without hub, browser and database server
