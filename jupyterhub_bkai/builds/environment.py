@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 2
 _UNFINISHED, _GONE = ".making-", ".gone-"
+# For the whole process: two of us in one would otherwise choose the same names.
+_NUMBERS = itertools.count(1)
 
 
 class Environments:
@@ -40,7 +42,6 @@ class Environments:
         self.foundation = foundation
         self.shared = shared
         self._queue = Queue(at_once)
-        self._numbers = itertools.count(1)
 
     def path_of(self, image: ImageVersion) -> Path:
         """Where the environment of the image version lies, or will."""
@@ -108,7 +109,7 @@ class Environments:
 
     async def _make(self, image: ImageVersion, tell: Report) -> None:
         final = self.path_of(image)
-        folder = self.root / f"{_UNFINISHED}{final.name}~{_owner(os.getpid())}~{next(self._numbers)}"
+        folder = self.root / f"{_UNFINISHED}{final.name}~{_owner(os.getpid())}~{next(_NUMBERS)}"
         try:
             self._prepare(folder)
             places = Places(
@@ -163,7 +164,7 @@ class Environments:
 
     def _set_aside(self, path: Path) -> None:
         """Out of the way in one step, then removed."""
-        aside = self.root / f"{_GONE}{path.name}~{_owner(os.getpid())}~{next(self._numbers)}"
+        aside = self.root / f"{_GONE}{path.name}~{_owner(os.getpid())}~{next(_NUMBERS)}"
         path.rename(aside)
         _discard(aside)
 

@@ -57,7 +57,8 @@ class Making:
         self.image = image
         self.foundation = foundation
         self.places = places
-        self.report = report
+        self._tell = report
+        self._furthest = 0
         self.python = places.folder / "bin" / "python"
         self.packages = 0
 
@@ -89,6 +90,11 @@ class Making:
         if isinstance(trouble, OSError):
             return failure.of_tool(self.image.name, [f"{trouble.strerror} (os error {trouble.errno})"])
         return trouble
+
+    def report(self, progress: Progress) -> None:
+        """Tell how far we are; never less far than before, though more may turn out to be downloaded."""
+        self._furthest = max(self._furthest, progress.percent or 0)
+        self._tell(Progress(self._furthest, progress.message))
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -160,6 +166,7 @@ class Making:
         await _while(self._uv(*command, *options, *python, on_line=downloads.hear), look)
 
     async def _compile(self) -> None:
+        self.report(Progress(progress.COMPILE.first, "Preparing for a quick start"))
         tag = f"cpython-{self._site.parent.name.removeprefix('python').replace('.', '')}"
         left = await asyncio.to_thread(self._uncompiled, tag)
         compiled = 0

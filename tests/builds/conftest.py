@@ -2,6 +2,8 @@
 
 tree         a copy of this checkout that can be packed, and changed
 own_data     a data folder that session users could reach, with the wheel of `tree` packed in its cache
+foundation   what environments are made on, as the product lays it
+light        the same with a kernel alone: an environment of it takes a second, by the same steps
 define       a function: writes an image definition and gives its catalogue entry
 """
 
@@ -54,9 +56,26 @@ def foundation(own_data: Path, tree: Path) -> Foundation:
     return Foundation(interpreter.base(SHARED), packed, "6.1.1")
 
 
+class Light(Foundation):
+    """Without hub and JupyterLab."""
+
+    __slots__ = ()
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        return ("ipykernel", "pyyaml", f"jupyterhub-bkai @ {self.wheel.path.as_uri()}")
+
+
+@pytest.fixture(scope="session")
+def light(foundation: Foundation) -> Foundation:
+    return Light(foundation.python, foundation.wheel, foundation.hub_version)
+
+
 @pytest.fixture
-def define(tmp_path: Path, foundation: Foundation) -> Define:
-    def write(name: str, requirements: str, label: str, **files: str) -> ImageVersion:
+def define(tmp_path: Path, light: Foundation) -> Define:
+    def write(
+        name: str, requirements: str, label: str, foundation: Foundation = light, **files: str
+    ) -> ImageVersion:
         folder = tmp_path / "images" / name
         folder.mkdir(parents=True, exist_ok=True)
         verify = "from jupyterhub_bkai.builds import label\nlabel.check(__file__)\n"
