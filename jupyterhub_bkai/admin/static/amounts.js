@@ -19,6 +19,12 @@ export function parse(text) {
   return fraction(Number(match[1] + digits), 10 ** digits.length);
 }
 
+/** A share as the service writes it: "71424/143771", "1/4", "0". */
+export function read(text) {
+  const [n, d = "1"] = String(text ?? "0").split("/");
+  return fraction(Number(n) || 0, Number(d) || 1);
+}
+
 export const times = (a, b) => fraction(a.n * b.n, a.d * b.d);
 export const over = (a, b) => fraction(a.n * b.d, a.d * b.n);
 export const compare = (a, b) => a.n * b.d - b.n * a.d;
@@ -57,14 +63,6 @@ export function steps(slot, unit) {
   }
   for (let k = 1; k <= slot.devices; k += 1) found.push(fraction(unit.per.n * k, unit.per.d));
   return found;
-}
-
-/** The two amounts nearest to one that is not a multiple of the quantum; null when it can be had. */
-export function neighbours(fgpu, unit) {
-  const count = over(fgpu, unit.quantum);
-  if (isWhole(count)) return null;
-  const below = Math.floor(value(count));
-  return [below, below + 1].filter((k) => k > 0).map((k) => times(fraction(k), unit.quantum));
 }
 
 /** MiB for people: "36 GiB", "512 MiB". */

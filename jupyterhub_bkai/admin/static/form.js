@@ -6,9 +6,6 @@ import { bar, el, fill, say } from "./dom.js";
 import { Live, raw } from "./live.js";
 import { texts } from "./texts.js";
 
-const root = document.getElementById("bkai-form");
-if (root) start(root, JSON.parse(document.getElementById("bkai-form-data").textContent));
-
 function start(root, { offer, place }) {
   const form = root.closest("form");
   const at = (key) => document.getElementById(`bkai-${key}`);
@@ -127,11 +124,13 @@ function keepInStep(page) {
   const unit = amounts.unitOf(page.group());
   offerProfiles(page, slot);
   const mig = page.value("mig");
+  say(page.at("fgpu-help"), mig ? "" : texts.unit(amounts.write(unit.per), amounts.write(unit.quantum), page.group().title));
   const [fgpu, gpu] = [page.at("fgpu"), page.at("gpu")];
   fgpu.disabled = gpu.disabled = mig !== "";
   page.at("range").disabled = mig !== "";
   page.at("spread").closest(".bkai-field").hidden = slot.devices < 2;
   page.at("spread").max = Math.max(1, slot.devices);
+  if (slot.devices < 2) page.at("spread").value = "1";
   if (mig) return showProfile(page, slot, mig);
   if (!fgpu.value.trim() && !gpu.value.trim() && document.activeElement !== fgpu && document.activeElement !== gpu) {
     fgpu.value = amounts.write(firstAmount(slot, unit));
@@ -178,13 +177,12 @@ function showAmount(page, slot, unit, fgpu, gpu, typed) {
   range.min = 0;
   range.max = steps.length - 1;
   page.at("device").hidden = !gpu;
-  const near = fgpu && amounts.compare(gpu, amounts.fraction(1)) < 0 ? amounts.neighbours(fgpu, unit) : null;
   page.accelerator = words(page, slot, fgpu, gpu);
   if (!gpu) return say(page.at("amount-words"), typed.trim() ? texts.notAnAmount(typed.trim()) : "");
   const place = steps.findIndex((step) => amounts.compare(step, fgpu) >= 0);
   range.value = place < 0 ? steps.length - 1 : place;
   range.setAttribute("aria-valuetext", `${amounts.write(fgpu)} fGPU, ${page.accelerator}`);
-  say(page.at("amount-words"), near ? texts.notMultiple(near.map(amounts.write)) : page.accelerator);
+  say(page.at("amount-words"), page.accelerator);
   fill(page.at("device"), deviceBars(slot, gpu, Number(page.value("spread")) || 1));
 }
 
@@ -194,6 +192,7 @@ function words(page, slot, fgpu, gpu) {
   const each = amounts.fraction(gpu.n, gpu.d * spread);
   const memory = texts.about(amounts.size(slot.memory_mib * Math.min(1, amounts.value(each))));
   if (amounts.isWhole(gpu) && (spread === 1 || gpu.n === spread)) return texts.whole(gpu.n, slot.title);
+  if (amounts.value(each) > 1) return texts.tooMuch(amounts.write(each), slot.title);
   if (spread === 1) return `${texts.ofOne(amounts.percent(gpu), slot.title)}, ${memory}`;
   return texts.ofEach(amounts.percent(each), spread, slot.title);
 }
@@ -203,7 +202,7 @@ function deviceBars(slot, gpu, spread) {
   const whole = spread === 1 && amounts.value(gpu) > 1 ? Math.ceil(amounts.value(gpu)) : spread;
   const count = Math.max(1, whole);
   const each = Math.min(1, amounts.value(gpu) / count);
-  const free = amounts.value(amounts.parse(slot.free) ?? amounts.fraction(0));
+  const free = amounts.value(amounts.read(slot.free));
   return Array.from({ length: Math.min(count, 16) }, (_, number) => {
     const room = number < slot.idle ? 1 : number === 0 ? free : 0;
     const fits = each <= room;
@@ -302,7 +301,7 @@ function pips(slot) {
 function inUse(slot) {
   if (!slot.devices) return texts.noneHere;
   if (slot.idle) return texts.idle(slot.idle, slot.devices);
-  return slot.free === "0" ? texts.allUsed(slot.devices) : texts.someFree(slot.devices, amounts.percent(amounts.parse(slot.free)));
+  return slot.free === "0" ? texts.allUsed(slot.devices) : texts.someFree(slot.devices, amounts.percent(amounts.read(slot.free)));
 }
 
 // -- the name is the address ----------------------------------------------------------------------
@@ -395,3 +394,6 @@ function moveSubmit(page) {
   const submit = document.getElementById("bkai-submit");
   if (submit) document.getElementById("bkai-submit-here").append(submit);
 }
+
+const root = document.getElementById("bkai-form");
+if (root) start(root, JSON.parse(document.getElementById("bkai-form-data").textContent));

@@ -8,9 +8,11 @@ export const texts = {
   ofOne: (percent, model) => `${percent} % of one ${model}`,
   whole: (count, model) => (count === 1 ? `one whole ${model}` : `${count} whole ${model}`),
   ofEach: (percent, count, model) => `${percent} % of each of ${count} ${model}`,
+  unit: (per, quantum, group) =>
+    `In ${group}, ${per} fGPU ${per === "1" ? "is" : "make"} one device; amounts go in steps of ${quantum} fGPU. Fill in fGPU or the share; the other follows.`,
+  tooMuch: (count, model) => `${count} of ${model}: more than one device holds`,
   about: (size) => `about ${size} of its memory`,
   notAnAmount: (text) => `“${text}” is not an amount; write a number such as 0.5.`,
-  notMultiple: (near) => `Not an amount that can be had; the nearest are ${near.join(" and ")} fGPU.`,
   mig: (profile, memory, compute) =>
     `MIG profile ${profile}: ${memory} GB of memory and ${compute} of the compute units, cut in hardware`,
   noSlot: (group) => `not in ${group}`,
@@ -47,9 +49,15 @@ export const texts = {
   noDeadline: "no limit",
 
   // -- the sessions page ------------------------------------------------------------------------
+  // The words of the REST interface and the command line; a translation may put its own beside them.
   states: {
-    PENDING: "Waiting", PREPARING: "Preparing", PULLING: "Getting image", RUNNING: "Running",
-    TERMINATING: "Stopping", TERMINATED: "Ended", CANCELLED: "Cancelled", ERROR: "Failed",
+    PENDING: "PENDING", PREPARING: "PREPARING", PULLING: "PULLING", RUNNING: "RUNNING",
+    TERMINATING: "TERMINATING", TERMINATED: "TERMINATED", CANCELLED: "CANCELLED", ERROR: "ERROR",
+  },
+  meanings: {
+    PENDING: "waits for its turn", PREPARING: "has its slice and starts", PULLING: "its image version is made ready",
+    RUNNING: "can be used", TERMINATING: "is ending and holds its slice until nothing of it is left",
+    TERMINATED: "has ended", CANCELLED: "was given up before it ran", ERROR: "failed",
   },
   causes: {
     stopped: "stopped", exited: "ended by itself", cancelled: "cancelled", deadline: "its time was over",
@@ -60,6 +68,8 @@ export const texts = {
   defaultName: "default",
   of: (share, model) => `${share} of ${model}`,
   card: (index) => `card ${index}`,
+  cards: (list) => `cards ${list}`,
+  migShare: (fgpu, percent) => `${fgpu} fGPU, ${percent} % of the card`,
   position: (position, group) => `Number ${position} in the queue of ${group}`,
   next: (group) => `Next in the queue of ${group}`,
   since: (time) => `for ${time}`,
@@ -102,8 +112,8 @@ export const texts = {
   copied: "Copied.",
   started: (name) => `${name} runs now.`,
   announce: (name, state) => `${name}: ${state}`,
-  cpuUse: (booked, total) => `${booked} of ${total} cores`,
-  memoryUse: (booked, total) => `${booked} of ${total}`,
+  cpuUse: (booked, total) => `${booked} of ${total} cores booked`,
+  memoryUse: (booked, total) => `${booked} of ${total} booked`,
   processor: "Processor",
   mainMemory: "Memory",
   free: (percent) => `${percent} % free`,

@@ -1,7 +1,7 @@
 // How sessions and machines are shown: elements from the service's JSON. Decides nothing, calls nothing.
 
 import { bar, el } from "./dom.js";
-import { parse, percent, size, value } from "./amounts.js";
+import { percent, read, size, value } from "./amounts.js";
 import { texts } from "./texts.js";
 
 export const ENDED = new Set(["TERMINATED", "CANCELLED", "ERROR"]);
@@ -44,11 +44,11 @@ export function tick(root) {
   for (const node of root.querySelectorAll("[data-clock]")) renew(node, now);
 }
 
-export const nameOf = (session) => session.name || session.server || texts.defaultName;
+export const nameOf = (session) => session.server || session.name || texts.defaultName;
 
 function pill(session) {
   const word = texts.states[session.state] ?? session.state;
-  return el("span", { class: "bkai-state", "data-state": session.state, title: session.state, text: word });
+  return el("span", { class: "bkai-state", "data-state": session.state, title: texts.meanings[session.state], text: word });
 }
 
 /** What of which card: a bar for the part, and fGPU and share in words. */
@@ -57,12 +57,16 @@ function slice(session) {
     const none = session.accelerator === texts.noAccelerator;
     return el("div", { class: "bkai-slice" }, el("span", { class: none ? "bkai-muted" : "", text: session.accelerator }));
   }
-  const bars = session.slices.slice(0, 4).map((piece) => bar([{ size: value(parse(piece.share)), kind: "mine" }]));
+  const bars = session.slices.slice(0, 4).map((piece) => bar([{ size: value(read(piece.share)), kind: "mine" }]));
   const more = session.slices.length > 4 ? el("span", { class: "bkai-muted", text: `+${session.slices.length - 4}` }) : null;
-  const cards = session.slices.length <= 4 ? session.slices.map((piece) => texts.card(piece.index)).join(", ") : "";
+  const [first] = session.slices;
+  const places = [...new Set(session.slices.map((piece) => piece.index))];
+  const cards = places.length === 1 ? texts.card(places[0]) : places.length <= 8 ? texts.cards(places.join(", ")) : "";
+  const share = first.mig && session.slices.length === 1 ? texts.migShare(first.fgpu, percent(read(first.share))) : "";
   return el("div", { class: "bkai-slice" },
     el("span", { class: "bkai-bars" }, bars, more),
-    el("span", { text: session.accelerator }), cards && el("span", { class: "bkai-muted", text: cards }));
+    el("span", { text: session.accelerator }),
+    el("span", { class: "bkai-muted", text: [share, cards].filter(Boolean).join(" · ") }));
 }
 
 function where(session) {
@@ -146,13 +150,13 @@ export function node(machine, user, alone) {
 }
 
 function tile(model, devices, user) {
-  const held = (device, mine) => device.slices.filter((piece) => (piece.user === user) === mine).reduce((sum, piece) => sum + value(parse(piece.share)), 0);
+  const held = (device, mine) => device.slices.filter((piece) => (piece.user === user) === mine).reduce((sum, piece) => sum + value(read(piece.share)), 0);
   const bars = devices.slice(0, 16).map((device) => bar([
     { size: held(device, true), kind: "mine" },
     { size: held(device, false), kind: device.healthy ? "others" : "broken" },
     { size: device.healthy ? 0 : 1, kind: "broken" },
   ]));
-  const free = devices.filter((device) => device.healthy).reduce((sum, device) => sum + value(parse(device.share_free)), 0);
+  const free = devices.filter((device) => device.healthy).reduce((sum, device) => sum + value(read(device.share_free)), 0);
   const broken = devices.filter((device) => !device.healthy).length;
   const words = [devices.length === 1 ? texts.free(String(Math.round(free * 1000) / 10)) : texts.sharesFree(String(Math.round(free * 100) / 100), devices.length)];
   if (broken) words.push(texts.unhealthy(broken));
