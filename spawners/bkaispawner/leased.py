@@ -13,12 +13,12 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
-from jupyterhub.spawner import SpawnException
 from traitlets import Float, Unicode, default
 from traitlets.config import LoggingConfigurable
 
 from bkaispawner import form, progress
 from bkaispawner.outbox import FIRST_PAUSE_S, LONGEST_PAUSE_S, Call, Outbox, Server
+from bkaispawner.refusal import NotStarted
 from jupyterhub_bkai.client.trusted import Denied, Ended, Event, Granted, Lease, TrustedClient
 from jupyterhub_bkai.errors import PublicError, Unavailable
 
@@ -91,10 +91,9 @@ class Leased(Base):
         while place.hostname and place.port and not await port_open(place.hostname, place.port):
             code = await self.poll()
             if code is not None:
-                raise SpawnException(
+                raise NotStarted(
                     f"The session's server ended while it was starting (exit code {code}); its log says why.",
                     reason="exited",
-                    status_code=500,
                 )
             await asyncio.sleep(LOOK_EVERY_S)
         return True
@@ -244,11 +243,11 @@ class Leased(Base):
     def __refuse_ended(self, event: Ended) -> NoReturn:
         self.__asking = False
         status = 500 if event.state == "ERROR" else 409
-        raise SpawnException(event.message, reason=event.reason, status_code=status)
+        raise NotStarted(event.message, reason=event.reason, status=status)
 
     def __refuse(self, error: PublicError) -> NoReturn:
         sentences = [error.message, *(text for text in error.fields.values() if text not in error.message)]
-        raise SpawnException(" ".join(sentences), reason=error.reason, status_code=error.status)
+        raise NotStarted(" ".join(sentences), reason=error.reason, status=error.status)
 
     # -- starting -----------------------------------------------------------------------------
 
@@ -259,10 +258,9 @@ class Leased(Base):
                 while not await self.__launched(lease):
                     self.log.info("lease %s: the session is launched once more", lease.id)
         except TimeoutError:
-            raise SpawnException(
+            raise NotStarted(
                 f"The session's server did not answer within {self.boot_limit:g} seconds; its log says why.",
                 reason="slow",
-                status_code=500,
             ) from None
         self.__tell("ready", partial(self.trusted.ready, lease.id))
 
@@ -287,7 +285,7 @@ class Leased(Base):
         try:
             async with asyncio.timeout(self.boot_limit):
                 answered = await self.answers(url)
-        except (TimeoutError, SpawnException) as error:
+        except (TimeoutError, NotStarted) as error:
             self.log.warning("lease %s: the adopted session does not answer: %s", lease_id, error)
             return
         if answered and self.__lease_id == lease_id:
@@ -315,10 +313,9 @@ class Leased(Base):
     @property
     def __line(self) -> "Line":
         if not self.service_socket:
-            raise SpawnException(
+            raise NotStarted(
                 "This hub does not know its service; the administrator has to set Leased.service_socket.",
                 reason="configuration",
-                status_code=500,
             )
         return line(self.service_socket)
 

@@ -6,10 +6,9 @@ Owns what a lease means to `TreeSpawner` and when such a session is ready. The r
 import asyncio
 from typing import Any
 
-from jupyterhub.spawner import SpawnException
-
 from bkaispawner import keeper, ports
 from bkaispawner.leased import LOOK_EVERY_S, Leased, port_open
+from bkaispawner.refusal import NotStarted
 from bkaispawner.tree import TreeSpawner
 from jupyterhub_bkai.client.trusted import Lease
 
@@ -48,7 +47,7 @@ class ProcessSpawner(Leased, TreeSpawner):
                 if self._launches < LAUNCHES and ports.listener(self.port):
                     self.log.info("lease %s: port %i was taken by another program", self.marker, self.port)
                     return False
-                raise SpawnException(_why(code), reason="exited", status_code=500)
+                raise NotStarted(_why(code), reason="exited")
             await asyncio.sleep(LOOK_EVERY_S)
         return True
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, NoReturn
 
-from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.spawner import Spawner
 from traitlets import Bool, Enum, Float, Integer, List, Unicode, default
 
 from bkaispawner import accounts, keeper, ports
 from bkaispawner.accounts import Account, AccountError
+from bkaispawner.refusal import NotStarted
 from jupyterhub_bkai.fences import proctable
 from jupyterhub_bkai.fences.process import MARKER, Identity, ProcessFence, process_identity
 
@@ -352,4 +353,4 @@ def _is_plain(name: str) -> bool:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise SpawnException(message, reason="configuration", status_code=500)
+    raise NotStarted(message, reason="configuration")

@@ -62,6 +62,16 @@ class FakeService:
 
     # -- running -----------------------------------------------------------------------------
 
+    async def forget(self) -> None:
+        """As at the very start, but where it is."""
+        fresh = FakeService(self.socket)
+        for name in ("capacity", "environment", "variables", "folders", "refuse", "pulling", "deaf"):
+            setattr(self, name, getattr(fresh, name))
+        self.live.clear()
+        self.calls.clear()
+        if not self.running:
+            await self.start()
+
     async def start(self) -> None:
         """Listen, as after a restart: requests and leases are still known."""
         lease = "/trusted/v1/leases/([0-9a-z]{26})/(started|ready|release)"
@@ -75,12 +85,12 @@ class FakeService:
 
     async def stop(self) -> None:
         """Gone, with all connections, as after a kill."""
-        if self._server is not None:
-            self._server.stop()
-            await self._server.close_all_connections()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
             os.unlink(self.socket)
             await self.tell_all()
+            await server.close_all_connections()
 
     @property
     def running(self) -> bool:
@@ -136,6 +146,11 @@ class FakeService:
         }
 
     # -- for tests ---------------------------------------------------------------------------
+
+    def lease_of(self, user: str, server: str = "") -> str:
+        found = self.find(user, server)
+        assert found
+        return found.id
 
     def heard(self, name: str) -> list[dict[str, Any]]:
         """The bodies of all calls of that name so far."""

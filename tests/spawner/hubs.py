@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import re
 import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,12 @@ class RunningHub:
         answer = await self.http.post("users", json={"usernames": list(users)})
         assert answer.status_code == 201, answer.text
 
+    async def clear(self, user: str) -> None:
+        """Stop whatever the user has."""
+        for name in (await self.http.get(f"users/{user}")).json()["servers"]:
+            await self.drop(user, name)
+            await self.gone(user, name)
+
     def path(self, user: str, server: str) -> str:
         return f"users/{user}/servers/{server}" if server else f"users/{user}/server"
 
@@ -193,6 +200,20 @@ class RunningHub:
                 if line.startswith("data:"):
                     yield json.loads(line.removeprefix("data:"))
 
+    def pid(self, lease_id: str) -> int:
+        """The keeper of a lease, as the hub's log says."""
+        found = re.findall(rf"lease {lease_id}: keeper (\d+) launched", (self.folder / "hub.log").read_text())
+        return int(found[-1])
+
+    async def page(self, user: str, path: str) -> httpx.Response:
+        """A page as the user's browser gets it."""
+        async with httpx.AsyncClient(base_url=self.url, follow_redirects=True, trust_env=False) as browser:
+            form = await browser.get("/hub/login")
+            fields = {"username": user, "password": "x", "_xsrf": browser.cookies["_xsrf"]}
+            entered = await browser.post("/hub/login", data=fields, params={"next": "/hub/home"})
+            assert entered.status_code == 200, (form.status_code, entered.text)
+            return await browser.get(path)
+
     async def said(self, text: str, user: str, server: str = "") -> list[dict[str, Any]]:
         """Every event up to the first that contains the text."""
         seen = []
@@ -202,6 +223,13 @@ class RunningHub:
                 if text in event["message"]:
                     return seen
         raise AssertionError(f"{text!r} was not said, but {seen}")
+
+
+async def until(true: Callable[[], bool], within_s: float = 10) -> None:
+    """Wait for something that nothing announces."""
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
