@@ -60,7 +60,7 @@ def configure(
             "configure() wants the `c` of a jupyterhub_config.py first: configure(c, data=…)."
         )
     folder = DataFolder(Path(data).resolve()) if data is not None else default_folder()
-    _refuse_twice(c)
+    _refuse(c)
     try:
         settings = _settings(folder)
         if public_url is not None:
@@ -73,10 +73,14 @@ def configure(
         _login(c, folder, settings)
     _sessions(c, folder, settings)
     _services(c, secrets, addresses)
-    _pages(c, folder, base_url=urlsplit(addresses.public_url).path.rstrip("/") + "/")
+    _pages(c, folder)
 
 
-def _refuse_twice(c: Config) -> None:
+def _refuse(c: Config) -> None:
+    if str(_given(c, "JupyterHub", "base_url", "/")).strip("/"):
+        raise HubConfigError(
+            "c.JupyterHub.base_url is set, and below a path the service cannot be served: leave it out."
+        )
     if any(service.get("name") == SERVICE for service in _given(c, "JupyterHub", "services", [])):
         raise HubConfigError(
             f'There already is a service "{SERVICE}": call configure(c) once, and add no such service.'
@@ -100,10 +104,14 @@ def _introduce(folder: DataFolder, c: Config, public_url: str, service_port: int
         raise HubConfigError(
             f"public_url={public_url!r} is no address: give the one in people's browsers, https://…."
         )
+    if place.path.strip("/"):
+        raise HubConfigError(
+            f"public_url={public_url!r} has a path, below which the service cannot be served: "
+            "give the hub a host name of its own."
+        )
     folder.create()
     if not folder.secrets.exists():
         write_secrets(folder, new_secrets())
-    base = place.path.rstrip("/")
     bound = urlsplit(
         str(_given(c, "JupyterHub", "hub_connect_url", "") or _given(c, "JupyterHub", "hub_bind_url", ""))
     )
@@ -114,7 +122,7 @@ def _introduce(folder: DataFolder, c: Config, public_url: str, service_port: int
         Addresses(
             public_url=public_url.rstrip("/"),
             proxy_api_url="",
-            hub_api_url=f"http://{host}:{port}{base}/hub/api",
+            hub_api_url=f"http://{host}:{port}/hub/api",
             service_url=f"http://127.0.0.1:{service_port}",
             service_port=service_port,
             hub_socket=str(folder.hub_socket),
@@ -202,7 +210,7 @@ def _services(c: Config, secrets: Secrets, addresses: Addresses) -> None:
     c.JupyterHub.extra_user_scopes = {*_given(c, "JupyterHub", "extra_user_scopes", set()), ACCESS}
 
 
-def _pages(c: Config, folder: DataFolder, *, base_url: str) -> None:
+def _pages(c: Config, folder: DataFolder) -> None:
     """Our templates behind the administrator's own, and what they show."""
     import bkaispawner
 
@@ -215,7 +223,7 @@ def _pages(c: Config, folder: DataFolder, *, base_url: str) -> None:
     c.JupyterHub.template_paths = _together(_given(c, "JupyterHub", "template_paths", []), paths)
     accounts = str(_given(c, "JupyterHub", "authenticator_class", "")).endswith("AccountsAuthenticator")
     variables: Mapping[str, Any] = {
-        "bkai_sessions_url": f"{base_url}services/{SERVICE}/",
+        "bkai_sessions_url": f"/services/{SERVICE}/",
         "bkai_fake_devices": _fake_devices(folder),
         "bkai_accounts": accounts,
     }

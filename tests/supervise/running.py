@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -104,7 +105,8 @@ class Running:
         self.supervisors.append(process)
         if ready:
             try:
-                until(lambda: "Ready: " in self.said(), 60, "the ready line")
+                until(lambda: "Ready: " in self.said() or process.poll() is not None, 60, "the ready line")
+                assert "Ready: " in self.said(), "it ended"
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.said()}\n{self.logs()}") from None
         return time.monotonic() - began
@@ -164,8 +166,9 @@ class Running:
             if process.poll() is None:
                 process.kill()
                 process.wait(10)
-        for pid in self.site.leftovers():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        # Again until none is left: one that is being ended may just have started another.
+        while pids := self.site.leftovers():
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            until(lambda: not any(alive(pid) for pid in pids), 10, "the processes have ended")
