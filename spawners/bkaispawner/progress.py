@@ -22,9 +22,9 @@ class Story:
         self._count = 0
         self._news = asyncio.Event()
 
-    def say(self, chapter: str, percent: int, message: str) -> None:
-        """Tell all viewers, now and later ones."""
-        entry = {"progress": percent, "message": message}
+    def say(self, chapter: str, percent: int, message: str, **facts: Any) -> None:
+        """Tell all viewers, now and later ones; the page shows `chapter` and `facts` in its own way."""
+        entry = {"progress": percent, "message": message, "chapter": chapter, **facts}
         if self._told and self._told[-1][1] == chapter:
             if self._told[-1][2] == entry:
                 return
@@ -37,8 +37,8 @@ class Story:
     def relate(self, event: Event) -> None:
         """Tell what the service says about the request."""
         match event:
-            case Queued(message=message):
-                self.say("waiting", WAITING, message)
+            case Queued(message=message, position=position, why=why):
+                self.say("waiting", WAITING, message, position=position, why=why)
             case Preparing(message=message):
                 self.say("preparing", PREPARING, message)
             case Pulling(percent=percent, message=message):
