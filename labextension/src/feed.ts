@@ -1,0 +1,129 @@
+/**
+ * `Feed`: keeps the view up to date, for as long as somebody can see it.
+ *
+ * Owns the connection's life: ask, follow the events, ask again when they break off, pause while the page is
+ * hidden (a browser allows six connections to a host, and every open Lab takes one).
+ */
+import type { IDisposable } from '@lumino/disposable';
+import { type ISignal, Signal } from '@lumino/signaling';
+
+import { type Api, NoSession, Refused } from './api.js';
+import { type Happening, next, type View } from './view.js';
+
+const PAUSES_MS = [500, 1000, 2000, 5000, 10_000];
+
+/** The view, live. */
+export class Feed implements IDisposable {
+  constructor(private readonly _api: Api) {
+    document.addEventListener('visibilitychange', this._shown);
+    void this._run();
+  }
+
+  /** What is to be shown. */
+  get view(): View {
+    return this._view;
+  }
+
+  /** Tells each new view. */
+  get changed(): ISignal<this, View> {
+    return this._changed;
+  }
+
+  get isDisposed(): boolean {
+    return this._disposed;
+  }
+
+  /** Try at once rather than after the pause. */
+  retry(): void {
+    this._wake();
+  }
+
+  /** Ask for the end of this session; throws when that was refused. */
+  async stop(): Promise<void> {
+    await this._api.stop();
+  }
+
+  dispose(): void {
+    if (this._disposed) {
+      return;
+    }
+    this._disposed = true;
+    document.removeEventListener('visibilitychange', this._shown);
+    this._following.abort();
+    this._wake();
+    Signal.clearData(this);
+  }
+
+  private async _run(): Promise<void> {
+    let failures = 0;
+    while (!this._disposed && this._view.kind !== 'outside') {
+      if (document.hidden) {
+        await this._pause(null);
+        continue;
+      }
+      try {
+        this._happened({ kind: 'answered', ...(await this._api.look()) });
+        failures = 0;
+        await this._follow();
+        await this._pause(PAUSES_MS[0] ?? 0);
+      } catch (error) {
+        this._happened(happening(error));
+        await this._pause(PAUSES_MS[Math.min(failures++, PAUSES_MS.length - 1)] ?? 0);
+      }
+    }
+  }
+
+  private async _follow(): Promise<void> {
+    this._following = new AbortController();
+    const { signal } = this._following;
+    try {
+      await this._api.follow(session => this._happened({ kind: 'changed', session }), signal);
+    } catch (error) {
+      // A stream that breaks off says nothing yet: whether the service is there, the next look tells.
+      if (!signal.aborted) {
+        console.debug('bkai: the event stream broke off', error);
+      }
+    }
+  }
+
+  private _happened(happening: Happening): void {
+    this._view = next(this._view, happening);
+    if (!this._disposed) {
+      this._changed.emit(this._view);
+    }
+  }
+
+  /** Wait until woken, at most `ms` milliseconds. */
+  private async _pause(ms: number | null): Promise<void> {
+    if (this._disposed) {
+      return;
+    }
+    let timer: number | undefined;
+    await new Promise<void>(resolve => {
+      this._wake = resolve;
+      timer = ms === null ? undefined : window.setTimeout(resolve, ms);
+    });
+    window.clearTimeout(timer);
+  }
+
+  private readonly _shown = (): void => {
+    if (document.hidden) {
+      this._following.abort();
+    } else {
+      this._wake();
+    }
+  };
+
+  private _view: View = { kind: 'loading' };
+  private _changed = new Signal<this, View>(this);
+  private _following = new AbortController();
+  private _wake: () => void = () => undefined;
+  private _disposed = false;
+}
+
+function happening(error: unknown): Happening {
+  if (error instanceof NoSession) {
+    return { kind: 'outside' };
+  }
+  return { kind: 'failed', message: error instanceof Refused ? error.sentence : null };
+}

@@ -1,0 +1,140 @@
+/**
+ * The "Session" panel: everything about this session on one narrow page.
+ */
+import type { TranslationBundle } from '@jupyterlab/translation';
+import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
+import type { ReactElement } from 'react';
+
+import { Facts } from './facts.js';
+import type { Feed } from './feed.js';
+import { image } from './format.js';
+import { sliceIcon } from './icons.js';
+import { type Session, title } from './nouns.js';
+import { Others } from './others.js';
+import { Slices } from './slices.js';
+import { StateBadge } from './badge.js';
+import { PANEL } from './tokens.js';
+import { knownIn, type Known, type View } from './view.js';
+import { silence } from './words.js';
+
+/** What the panel needs from around it. */
+export interface Around {
+  feed: Feed;
+  /** where the sessions page is; null where that is not known */
+  pages: string | null;
+  stop: () => void;
+  trans: TranslationBundle;
+}
+
+/** The panel as a widget of the shell. */
+export class SessionPanel extends ReactWidget {
+  constructor(private readonly _around: Around) {
+    super();
+    this.id = PANEL;
+    this.addClass('bkai-panel');
+    this.title.icon = sliceIcon;
+    this.title.caption = _around.trans.__('Session');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', _around.trans.__('Session'));
+  }
+
+  protected override render(): ReactElement {
+    const { feed } = this._around;
+    return (
+      <UseSignal signal={feed.changed} initialArgs={feed.view}>
+        {(_, view) => <Page view={view ?? feed.view} around={this._around} />}
+      </UseSignal>
+    );
+  }
+}
+
+function Page({ view, around }: { view: View; around: Around }): ReactElement {
+  const { trans, feed } = around;
+  const known = knownIn(view);
+  return (
+    <div className="bkai-page" aria-busy={view.kind === 'loading'}>
+      <h2 className="bkai-heading">{trans.__('Session')}</h2>
+      <div role="status">
+        {view.kind === 'loading' && (
+          <p className="bkai-quiet">{trans.__('Asking the session service…')}</p>
+        )}
+        {view.kind === 'silent' && <Silence message={view.message} feed={feed} trans={trans} />}
+      </div>
+      {view.kind === 'outside' && (
+        <p className="bkai-note">
+          {trans.__(
+            'This JupyterLab was not started as a bkai session, so there is nothing to show here.'
+          )}
+        </p>
+      )}
+      {known && <KnownPage known={known} stale={view.kind === 'silent'} around={around} />}
+    </div>
+  );
+}
+
+function Silence(props: {
+  message: string | null;
+  feed: Feed;
+  trans: TranslationBundle;
+}): ReactElement {
+  const { message, feed, trans } = props;
+  return (
+    <div className="bkai-note bkai-note-warn">
+      <p>{silence(message, trans)}</p>
+      <button type="button" className="bkai-link" onClick={() => feed.retry()}>
+        {trans.__('Try now')}
+      </button>
+    </div>
+  );
+}
+
+function KnownPage(props: { known: Known; stale: boolean; around: Around }): ReactElement {
+  const { known, stale, around } = props;
+  const { session } = known;
+  const { trans } = around;
+  return (
+    <div className={stale ? 'bkai-stale' : undefined}>
+      <header>
+        <div className="bkai-row">
+          <h3 className="bkai-name" title={title(session)}>
+            {title(session) || trans.__('default')}
+          </h3>
+          <StateBadge state={session.state} trans={trans} />
+        </div>
+        <p className="bkai-quiet" title={trans.__('Image version')}>
+          {image(session.image)}
+        </p>
+      </header>
+      {session.fake && session.slices.length > 0 && (
+        <p className="bkai-note bkai-note-warn">
+          {trans.__(
+            'Fake device: this hub pretends to have the card, so programs will not find it.'
+          )}
+        </p>
+      )}
+      <Slices session={session} trans={trans} />
+      <Facts session={session} skew={known.skew} trans={trans} />
+      <Stop session={session} stop={around.stop} trans={trans} />
+      <Others others={known.others} pages={around.pages} trans={trans} />
+    </div>
+  );
+}
+
+function Stop(props: {
+  session: Session;
+  stop: () => void;
+  trans: TranslationBundle;
+}): ReactElement {
+  const { session, stop, trans } = props;
+  return (
+    <button
+      type="button"
+      className="bkai-stop"
+      onClick={stop}
+      disabled={session.state !== 'RUNNING'}
+      aria-haspopup="dialog"
+    >
+      {session.state === 'TERMINATING' ? trans.__('Terminating…') : trans.__('Stop this session…')}
+    </button>
+  );
+}
