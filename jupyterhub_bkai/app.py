@@ -198,7 +198,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
         process_users="real" if os.geteuid() == 0 else "single",
         enforcement=ENFORCEMENT,
     )
-    write_facts(data, Facts(context.fake, context.process_users, context.enforcement))
+    write_facts(data, Facts(context.fake, context.process_users, context.enforcement, context.statement))
     cookie_key = hashlib.sha256(f"bkai cookies {secrets.service_token}".encode()).digest()
     auth = hub_oauth(addresses.hub_api_url, secrets.service_token, PREFIX, cookie_key)
     servers = [

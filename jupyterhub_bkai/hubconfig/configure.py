@@ -169,6 +169,9 @@ def _login(c: Config, folder: DataFolder, settings: Settings) -> None:
 def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
     """Named servers that may wait in our queue for as long as it lets them."""
     _default(c, "JupyterHub", "spawner_class", "bkaispawner.process.ProcessSpawner")
+    _default(c, "Leased", "service_socket", str(folder.hub_socket))
+    _default(c, "TreeSpawner", "log_folder", str(folder.session_logs))
+    _default(c, "TreeSpawner", "homes_folder", str(folder.homes))
     _default(c, "JupyterHub", "allow_named_servers", True)
     # No count of the hub's own: how many sessions somebody may have is policy, and tasks of pipelines are left out.
     _default(c, "JupyterHub", "named_server_limit_per_user", 0)
