@@ -77,4 +77,6 @@ async def user(hub: RunningHub, service: FakeService) -> AsyncIterator[str]:
     yield name
     if not service.running:
         await service.start()
+    if not hub.running:
+        await hub.start()
     await hub.clear(name)

@@ -7,11 +7,12 @@ import re
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,10 @@ class RunningHub:
         except httpx.HTTPError:
             return False
 
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         assert self.process
         self.process.send_signal(number)
@@ -204,6 +209,14 @@ class RunningHub:
         """The keeper of a lease, as the hub's log says."""
         found = re.findall(rf"lease {lease_id}: keeper (\d+) launched", (self.folder / "hub.log").read_text())
         return int(found[-1])
+
+    def edit_state(self, user: str, edit: Callable[[dict[str, Any]], None]) -> None:
+        """Change what the hub, which is not running, has saved of the user's default server."""
+        with closing(sqlite3.connect(self.folder / "hub.sqlite")) as database, database:
+            where = "name = '' AND user_id = (SELECT id FROM users WHERE name = ?)"
+            [text] = database.execute(f"SELECT state FROM spawners WHERE {where}", [user]).fetchone()
+            edit(state := json.loads(text))
+            database.execute(f"UPDATE spawners SET state = ? WHERE {where}", [json.dumps(state), user])
 
     async def page(self, user: str, path: str) -> httpx.Response:
         """A page as the user's browser gets it."""
