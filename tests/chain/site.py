@@ -204,6 +204,18 @@ class Site:
             time.sleep(0.1)
         return found
 
+    def running(self, token: str, session_id: str, timeout_s: float = 240.0) -> dict[str, Any]:
+        """Waits until a session runs; one that ended instead fails at once, with its reason."""
+
+        def runs() -> dict[str, Any] | None:
+            one: dict[str, Any] = self.call(token, "GET", f"/sessions/{session_id}").json()
+            if one["ended"] is not None:
+                raise AssertionError(f"{one['state']}: {one['message']}\n{self.output()}")
+            return one if one["state"] == "RUNNING" else None
+
+        found: dict[str, Any] = self.until(runs, timeout_s, f"session {session_id} runs")
+        return found
+
     def states(self, token: str) -> dict[str, str]:
         """State by server of a person's live sessions."""
         return {one["server"]: one["state"] for one in self.sessions(token)}
