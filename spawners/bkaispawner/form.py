@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +47,9 @@ class FormRefused(web.HTTPError):
 
     def __init__(self, errors: Mapping[str, str], status: int = 400) -> None:
         super().__init__(status, "%s", " ".join(errors.values()))
+        # Read by the Hub: as text, and for our own page as a list that leads to the fields.
         self.jupyterhub_message = " ".join(errors.values())
+        self.jupyterhub_html_message = _environment().get_template("bkai/errors.html").render(errors=errors)
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Refused:
 _refused: "WeakKeyDictionary[Any, Refused]" = WeakKeyDictionary()
 
 
+@cache
 def _environment() -> Environment:
     found = Environment(
         loader=FileSystemLoader(TEMPLATES),

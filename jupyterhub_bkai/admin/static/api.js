@@ -16,15 +16,15 @@ export class Api {
 
   /** The answer as JSON (or as text); raises `Refusal` with the service's sentence, or TypeError when nothing answers. */
   async call(path, { method = "GET", text = false } = {}) {
-    const answer = await fetch(this.base + path, { method, headers: { "X-XSRFToken": this.token }, signal: AbortSignal.timeout(15000) });
-    if (answer.ok) return answer.status === 204 ? null : text ? answer.text() : answer.json();
-    const body = await answer.json().catch(() => null);
-    throw new Refusal(answer.status, body?.error?.message ?? `the service answered ${answer.status}`);
+    const answer = await this.fetch(path, { method, signal: AbortSignal.timeout(15000) });
+    return answer.status === 204 ? null : text ? answer.text() : answer.json();
   }
 
-  /** An event stream; what a page cannot send as a header it sends in the address. */
-  stream(path) {
-    const mark = path.includes("?") ? "&" : "?";
-    return new EventSource(`${this.base}${path}${mark}_xsrf=${encodeURIComponent(this.token)}`);
+  /** The answer itself, for streams. */
+  async fetch(path, options) {
+    const answer = await window.fetch(this.base + path, { ...options, headers: { "X-XSRFToken": this.token } });
+    if (answer.ok) return answer;
+    const body = await answer.json().catch(() => null);
+    throw new Refusal(answer.status, body?.error?.message ?? `the service answered ${answer.status}`);
   }
 }

@@ -393,6 +393,7 @@ function restore(page) {
 function moveSubmit(page) {
   const submit = document.getElementById("bkai-submit");
   if (submit) document.getElementById("bkai-submit-here").append(submit);
+  page.at("aside").hidden = false;
 }
 
 const root = document.getElementById("bkai-form");

@@ -20,7 +20,7 @@ function Page(element) {
     logs: (session) => void logs(session),
   };
   const stream = new Stream({
-    open: () => calls.stream(admin === undefined ? "/events" : "/events?all=1"),
+    open: (signal) => calls.fetch(admin === undefined ? "/events" : "/events?all=1", { signal }),
     events: { session: heard, ready: () => void load(), capacity: () => void capacitySoon() },
     tell: connection,
   });
@@ -32,7 +32,7 @@ function Page(element) {
     if (admin !== undefined) tabs();
     get("logs-again").addEventListener("click", () => void logs(page.logged));
     window.setInterval(() => tick(element), 1000);
-    stream.connect();
+    void stream.connect();
     void capacity();
   };
 
@@ -187,27 +187,19 @@ function Page(element) {
 
   // -- how the connection stands -------------------------------------------------------------------
 
-  function connection(state, seconds) {
+  function connection(state, more) {
     const box = get("lost");
+    if (box.dataset.out) return;
     if (state === "true") {
       box.hidden = true;
       page.at = new Date();
     }
-    if (state === "lost") void look();
-    if (state === "wait" && !box.dataset.out) {
+    if (state === "lost") trouble(more);
+    if (state === "wait") {
       box.hidden = false;
       const known = page.loaded ? texts.lost((page.at ?? new Date()).toLocaleTimeString()) : texts.lostFirst;
-      fill(box, el("span", { text: known }), " ", el("span", { "aria-hidden": "true", text: seconds > 0 ? texts.retryIn(seconds) : texts.retrying }), " ",
-        el("button", { class: "btn btn-sm btn-outline-secondary ms-2", type: "button", text: texts.tryNow, onclick: () => stream.connect() }));
-    }
-  }
-
-  /** A stream that breaks says not why: is it the login? */
-  async function look() {
-    try {
-      await calls.call("/me");
-    } catch (error) {
-      trouble(error);
+      fill(box, el("span", { text: known }), " ", el("span", { "aria-hidden": "true", text: texts.retryIn(more) }), " ",
+        el("button", { class: "btn btn-sm btn-outline-secondary ms-2", type: "button", text: texts.tryNow, onclick: () => void stream.connect() }));
     }
   }
 
