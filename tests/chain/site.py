@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Site:
     more: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    program: Sequence[str] = (sys.executable, "-m", "jupyterhub_bkai.supervise")
 
     @property
     def url(self) -> str:
@@ -86,10 +87,9 @@ class Site:
         """Runs `bkai up` and waits until the service answers through the proxy."""
         if not (self.data / "bkai.yaml").exists():
             self.prepare()
-        program = [sys.executable, "-m", "jupyterhub_bkai.supervise"]
         with (self.data / "up.out").open("ab") as out:
             self.process = subprocess.Popen(
-                [*program, "--data", str(self.data), "--port", str(self.port)],
+                [*self.program, "--data", str(self.data), "--port", str(self.port)],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'spawners'}", **self.environment},
                 stdin=subprocess.DEVNULL,
