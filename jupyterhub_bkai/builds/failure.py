@@ -15,7 +15,7 @@ _UNREACHABLE = re.compile(
     re.I,
 )
 _REFUSED = re.compile(r"\b(401 unauthorized|403 forbidden)\b", re.I)
-_PYTHON = re.compile(r"no interpreter found|failed to inspect python|no download found", re.I)
+_PYTHON = re.compile(r"no interpreter found|failed to inspect python|no download found|/cpython-3", re.I)
 _BECAUSE = re.compile(r"because (.*?)(?: and (?:you require|your)\b|, we can conclude|\.(?: |$)|$)", re.I)
 _UNBUILDABLE = re.compile(r"failed to build [`'“]?([A-Za-z0-9._-]+)", re.I)
 _ADDRESS = re.compile(r"\b(?:https?|file)://\S+")
@@ -28,7 +28,7 @@ def of_tool(image: str, tail: Sequence[str]) -> Unavailable:
     text = " ".join(" ".join(tail).replace("│", " ").split())
     if _FULL.search(text):
         return full(image)
-    if _UNREACHABLE.search(text):
+    if not _PYTHON.search(text) and _UNREACHABLE.search(text):
         return Unavailable(
             f"Image version {image} cannot be made now, because the packages' server does not answer: "
             f"an administrator must look at this machine's network ({LOG}).",

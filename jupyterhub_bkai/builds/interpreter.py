@@ -33,7 +33,7 @@ def base(shared: bool) -> Interpreter:
             return candidate
     raise Unavailable(
         f"Session users cannot reach this Python, because {closed_folder(_own().path)} is closed to them: "
-        "install Python 3.11 or newer for the whole machine, with python3-venv where the system splits it.",
+        "install Python 3.11 or newer for the whole machine.",
         reason="no-python",
     )
 

@@ -66,6 +66,7 @@ class Making:
         """All steps; raises a `PublicError` with the sentence for whoever waits."""
         begun = time.monotonic()
         try:
+            self.places.log.unlink(missing_ok=True)
             self._copy_definition()
             await self._create()
             await self._resolve()

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import uv
 
 from jupyterhub_bkai.builds import child
+from jupyterhub_bkai.builds.failure import clean
 from jupyterhub_bkai.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ _INSTALLERS = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.
 _HUB_ONLY = ("jupyterhub_bkai/_images/", "jupyterhub_bkai/_proxy/")
 _NOT_SOURCE = {"build", "dist", "docs", "tests", "benchmarks", "node_modules", "__pycache__"}
 _SCRATCH = "build-"
+KEPT = 5
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Entries = Mapping[str, tuple[bytes, bool]]
@@ -73,7 +75,21 @@ def _of_checkout(cache: Path, root: Path) -> Wheel:
         return found
     wheel = _store(cache, pack(built_entries(root, cache)))
     _write(known, f"{wheel.path.parent.name}/{wheel.path.name}".encode())
+    _forget(cache)
     return wheel
+
+
+def _forget(cache: Path) -> None:
+    """A checkout that is worked on gives a wheel for each change: the last few are enough."""
+    for pattern, kept in (("*.txt", 2 * KEPT), ("*/*.whl", KEPT)):
+        for old in sorted(cache.glob(pattern), key=_age)[:-kept]:
+            old.unlink(missing_ok=True)
+            if old.parent != cache:
+                old.parent.rmdir()
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def built_entries(root: Path, cache: Path) -> Entries:
@@ -101,7 +117,7 @@ def _build(source: Path, out: Path, uv_cache: Path) -> Path:
         "error: "
     )
     log.error("packing %s failed:\n%s", source, done.stderr)
-    raise Unavailable(f"This checkout cannot be packed for sessions: {why}", reason="no-wheel")
+    raise Unavailable(f"This checkout cannot be packed for sessions: {clean(why)}.", reason="no-wheel")
 
 
 def _unneeded(folder: str, names: list[str]) -> set[str]:
@@ -213,6 +229,7 @@ def _store(cache: Path, content: bytes) -> Wheel:
     path = cache / digest[:16] / f"{stem}-py3-none-any.whl"
     if not path.is_file() or path.read_bytes() != content:
         _write(path, content)
+    path.touch()  # the youngest of the cache, whenever it was made
     return Wheel(path, stem.split("-")[1], digest)
 
 

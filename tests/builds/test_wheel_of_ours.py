@@ -83,6 +83,21 @@ def test_a_change_of_the_sources_is_seen(packed: Wheel, tree: Path, tmp_path: Pa
     assert own_wheel(packed.path.parents[1], changed).digest != packed.digest
 
 
+def test_the_cache_does_not_grow_for_ever(tmp_path: Path) -> None:
+    """As in a checkout that is worked on."""
+    for number in range(12):
+        stored = wheel._store(tmp_path, pack({"x-1.dist-info/METADATA": (str(number).encode(), False)}))
+        (tmp_path / f"{number}.txt").write_text(str(number))
+        wheel._forget(tmp_path)
+    assert stored.path.is_file()
+    assert (
+        len(list(tmp_path.glob("*/*.whl")))
+        == len([p for p in tmp_path.iterdir() if p.is_dir()])
+        == wheel.KEPT
+    )
+    assert len(list(tmp_path.glob("*.txt"))) == 2 * wheel.KEPT
+
+
 def test_a_damaged_cache_is_made_anew(packed: Wheel, tree: Path, tmp_path: Path) -> None:
     cache = tmp_path / "wheels"
     shutil.copytree(packed.path.parents[1], cache)

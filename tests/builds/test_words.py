@@ -62,6 +62,7 @@ NO_SOLUTION = [
         (["error: failed to write", "No space left on device (os error 28)"], "disk-full", "the disk is full"),
         (["HTTP status client error (403 Forbidden) for url"], "no-access", "refuses us"),
         (["error: No interpreter found for Python 3.19 in managed installations"], "no-python", "the Python it needs"),
+        (["Failed to download `https://x.example/cpython-3.12.tar.gz`", "cause: dns error"], "no-python", "nor to"),
         (["× Failed to build `foo==1.0`", "  hint: gcc"], "unbuildable", "its package foo cannot be built here"),
         (["error: new at https://x.example/a in /root/secret/place"], "build-failed", "error: new at … in … ("),
         ([], "build-failed", "it said nothing"),
