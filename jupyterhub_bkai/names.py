@@ -44,6 +44,11 @@ def lease_id(time_ms: int, entropy: bytes) -> str:
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
+def run_folder(lease: str) -> str:
+    """Where `bkai run` puts a session's files, below the home folder; the session removes it when it ends."""
+    return f".bkai-run/{lease}"
+
+
 LEASE_ID = re.compile(rf"[{_ALPHABET}]{{26}}\Z")
 
 

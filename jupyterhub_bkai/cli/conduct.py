@@ -15,7 +15,7 @@ from jupyterhub_bkai.cli.screen import Screen
 from jupyterhub_bkai.cli.session import doing
 from jupyterhub_bkai.client import AsyncClient, BkaiError, Refused, Session, Unreachable, Workspace
 from jupyterhub_bkai.client.workspace import Broken, Exited, Output, Restored
-from jupyterhub_bkai.names import server_name
+from jupyterhub_bkai.names import run_folder, server_name
 
 KEEPALIVE_S, BEAT_S = 60, 10
 AT_ONCE = 4
@@ -23,12 +23,6 @@ AT_ONCE = 4
 GRACE_S = 17
 #: how long the clean-up may take: the service does the rest of it anyway
 END_S = 10
-_REMOVE = """
-import contextlib, os, shutil, sys
-shutil.rmtree(sys.argv[1], ignore_errors=True)
-with contextlib.suppress(OSError):
-    os.rmdir(os.path.dirname(sys.argv[1]))  # the last run of the home folder takes it along
-"""
 
 
 class Conductor:
@@ -60,6 +54,7 @@ class Conductor:
         """Everything up to the program's exit code."""
         session = await self._ready()
         self._workspace = Workspace(self._client, session, patience=KEEPALIVE_S)
+        await self._workspace.reach()
         await self._upload(self._workspace)
         for step in self._plan.steps:
             if code := await self._build(self._workspace, step):
@@ -133,8 +128,9 @@ class Conductor:
 
     @property
     def _folder(self) -> str:
+        """Where the files go: the session removes this folder when it ends, and the programs with it."""
         assert self._session is not None
-        return f".bkai-run/{self._session.id}"
+        return run_folder(self._session.id)
 
     async def _upload(self, workspace: Workspace) -> None:
         arrived = dict.fromkeys((item.target for item in self._plan.items), 0)
@@ -198,22 +194,12 @@ class Conductor:
         session = self._session or await self._lost()
         if session is None or session.over:
             return
-        if self._workspace:
-            if self._run and not self.interrupted:
-                await self._quietly(self._workspace.interrupt(self._run))
-            await self._quietly(self._remove_files(self._workspace))
         await self._client.stop(session.id)
 
     async def _lost(self) -> Session | None:
         """The session that was asked for, when we never heard its id."""
         mine = await self._client.sessions()
         return next((one for one in mine if one.name == self._options["name"] and not one.over), None)
-
-    async def _remove_files(self, workspace: Workspace) -> None:
-        run = await workspace.run(["python", "-c", _REMOVE, self._folder])
-        async for event in workspace.output(run):
-            if isinstance(event, Exited):
-                return
 
 
 async def _together(works: Any) -> None:

@@ -22,7 +22,8 @@ def choose(sessions: Iterable["Session"], text: str) -> "Session":
     """The one of `sessions`, live ones first, that `text` means. The beginning of an id will do."""
     known = list(sessions)
     for means in (
-        lambda s: text in (s.id, s.title, s.server),
+        lambda s: text in (s.id, s.title),
+        lambda s: text == s.name,
         lambda s: len(text) >= 4 and s.id.startswith(text),
     ):
         found = [session for session in known if means(session)]

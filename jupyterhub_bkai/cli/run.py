@@ -89,6 +89,7 @@ async def _conducted(
                 return INTERRUPTED
             finally:
                 await conductor.end()
+                screen.close()
 
 
 class _Interrupts:

@@ -101,6 +101,10 @@ class Screen:
         if not self._quiet:
             self._line(click.style(f"Finished (exit code = {code})", fg="green" if code == 0 else "red"))
 
+    def close(self) -> None:
+        """Whoever writes next begins a line."""
+        self._begin_line()
+
     # -- lines --------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
@@ -109,13 +113,16 @@ class Screen:
 
     def _line(self, text: str) -> None:
         """A line of ours, never in the middle of another."""
+        self._begin_line()
+        click.echo(text, err=True)
+
+    def _begin_line(self) -> None:
         if self._mid_line:
             click.echo(err=True)
             self._mid_line = False
         if self._open_line:
             click.echo("\r\x1b[K", nl=False, err=True)
             self._open_line = False
-        click.echo(text, err=True)
 
     def _draw(self, text: str) -> None:
         """A line that will be drawn over."""

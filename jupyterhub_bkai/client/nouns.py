@@ -76,8 +76,8 @@ class Session:
 
     @property
     def title(self) -> str:
-        """What people call it: the name they gave, else the server's name, else "default"."""
-        return self.name or self.server or "default"
+        """What people call it, once among their live ones: its server's name; "default" for the nameless one."""
+        return self.server or self.name or "default"
 
 
 @dataclass(frozen=True, slots=True)

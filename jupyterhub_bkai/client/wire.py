@@ -23,8 +23,6 @@ STREAM_TIMEOUT = httpx.Timeout(45, connect=10)
 DIRECT: dict[str, httpx.AsyncBaseTransport | None] = {
     f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")
 }
-#: how hub and proxy answer in place of a session that is only just starting, or has just gone
-_NOT_THERE = (404, 424, 502, 503, 504)
 
 
 def service_url(address: str) -> str:
@@ -153,7 +151,7 @@ def _cause(error: Exception) -> str:
 def _problem(response: httpx.Response, origin: str, of_service: bool) -> BkaiError:
     """What an unsuccessful answer means, in our words."""
     status, ours = response.status_code, _error_body(response)
-    if not of_service and not ours and (response.is_redirect or status in _NOT_THERE):
+    if not of_service and not ours and _instead_of_session(response):
         return Unreachable("The session cannot be reached through the hub (yet).")
     if status == 401 or response.is_redirect:
         return NotLoggedIn(f"{origin} does not accept the token: it is wrong or has expired. Log in again.")
@@ -172,6 +170,15 @@ def _problem(response: httpx.Response, origin: str, of_service: bool) -> BkaiErr
     if status == 404:
         return Unreachable(f"There is no bkai service at {origin}; is that the hub's address?")
     return _foreign(response)
+
+
+def _instead_of_session(response: httpx.Response) -> bool:
+    """True when hub or proxy answers in place of a session that is only just starting, or has just gone.
+
+    The hub then refuses everything but GET for want of an XSRF token, before it looks who is asking.
+    """
+    refused = response.status_code == 403 and response.request.method != "GET"
+    return refused or response.is_redirect or response.status_code in (404, 424, 502, 503, 504)
 
 
 def _foreign(response: httpx.Response) -> BkaiError:

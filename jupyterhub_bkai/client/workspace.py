@@ -68,6 +68,16 @@ class Workspace:
         self._root = client.wire.absolute(session.url) + "bkai/"
         self._patience = patience
 
+    async def reach(self) -> None:
+        """Return when the session answers: the way to it is there a moment after it runs."""
+        try:
+            await self._insist(lambda: self._once("GET", self._root + "run"))
+        except Refused as error:
+            if error.reason != "http-403":
+                raise
+            message = "The token may not enter your sessions; make one that has the scope access:servers."
+            raise Refused(message, reason="no-access") from error
+
     async def upload(
         self, path: str, source: BinaryIO, *, mode: int = 0o644, told: Callable[[int], None] | None = None
     ) -> None:

@@ -5,8 +5,10 @@ Decides nothing about sessions; in a Jupyter server that bkai did not start, eve
 """
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +19,7 @@ from jupyter_server.extension.application import ExtensionApp
 from traitlets import Float, Integer
 
 from jupyterhub_bkai.errors import Unavailable
+from jupyterhub_bkai.names import run_folder
 from jupyterhub_bkai.singleuser import receipt, relay, run_handlers
 from jupyterhub_bkai.singleuser.confined import Confined
 from jupyterhub_bkai.singleuser.place import Place, place
@@ -101,6 +104,15 @@ class SessionExtension(ExtensionApp):
             await self.runs.close()
         if self.service is not None:
             await self.service.close()
+        if self.place is not None:
+            await asyncio.to_thread(self._remove_files, self.place.lease)
+
+    def _remove_files(self, lease: str) -> None:
+        """What `bkai run` put here goes with the session, even when the laptop that put it is gone."""
+        folder = Path.home() / run_folder(lease)
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # unless another session of the user has something in it
 
     def _write_receipt(self, session: dict[str, Any] | None) -> None:
         assert self.place is not None

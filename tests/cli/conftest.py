@@ -1,6 +1,7 @@
 """Fixtures for the command line: a fake service over real HTTP, `bkai` as a process, and a real session to run in."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def variables(service: FakeService, tmp_path: Path) -> Environment:
     }
 
 
-def as_process(variables: Environment) -> Bkai:
+def as_process(variables: Environment, seconds: float = 60) -> Bkai:
     """Runs `bkai …` to its end, as a process."""
 
     def run(*arguments: object, stdin: str = "", **changes: str) -> "subprocess.CompletedProcess[str]":
@@ -50,7 +51,7 @@ def as_process(variables: Environment) -> Bkai:
             input=stdin,
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=seconds,
         )
 
     return run
@@ -87,9 +88,10 @@ def relay(session_server: Server) -> Iterator[Relay]:
 @pytest.fixture
 def runnable(
     service: FakeService, relay: Relay, session_server: Server, variables: Environment
-) -> FakeService:
+) -> Iterator[FakeService]:
     """The fake service, whose sessions are the real server, reached through the relay."""
     service.user, service.token = USER, USER_TOKEN
     service.session_url = f"http://127.0.0.1:{relay.port}/user/{USER}/trial/"
     variables["BKAI_TOKEN"] = USER_TOKEN
-    return service
+    yield service
+    shutil.rmtree(session_server.home / ".bkai-run", ignore_errors=True)

@@ -3,18 +3,17 @@
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from jupyterhub_bkai.client import FakeService
-from jupyterhub_bkai.singleuser.processes import MARK
 from tests.cli.conftest import BKAI, Bkai, Environment
 from tests.cli.relay import Relay
 from tests.singleuser.servers import Server
@@ -22,26 +21,17 @@ from tests.singleuser.servers import Server
 pytestmark = pytest.mark.usefixtures("runnable")
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.02)
+def all_ended(service: FakeService) -> bool:
+    """No session lives. What a session takes along when it ends is for `test_site`: here nothing ends it."""
+    return all(one["state"] in ("TERMINATED", "CANCELLED") for one in service.sessions.values())
 
 
-def nothing_is_left(service: FakeService, server: Server) -> bool:
-    """No session lives, no file lies about, no process of a run is there."""
-    lives = [s["state"] for s in service.sessions.values() if s["state"] not in ("TERMINATED", "CANCELLED")]
-    files = (server.home / ".bkai-run").exists()
-    marked = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environ = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if f"{MARK}=".encode() in environ and str(server.home).encode() in environ:
-            marked.append(process.name)
-    return not (lives or files or marked)
+def end_programs(server: Server) -> None:
+    """What the end of the session would do."""
+    with server.client() as http:
+        for run in http.get("bkai/run").json()["runs"]:
+            for _ in range(3):
+                http.delete(f"bkai/run/{run['id']}")
 
 
 @contextmanager
@@ -67,7 +57,7 @@ def project(tmp_path: Path) -> Path:
 # -- the phases -------------------------------------------------------------------------------
 
 
-def test_a_file(bkai: Bkai, project: Path, service: FakeService, session_server: Server) -> None:
+def test_a_file(bkai: Bkai, project: Path, service: FakeService) -> None:
     file = project / "hello.py"
     file.write_text("import os, sys; print('hello', os.environ['WHO']); print('oh', file=sys.stderr)")
     done = bkai("run", "sklearn/1.7", file, "--fgpu", "0.5", "-e", "WHO=you")
@@ -82,7 +72,7 @@ def test_a_file(bkai: Bkai, project: Path, service: FakeService, session_server:
         "oh",
         "Finished (exit code = 0)",
     ]
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 def test_the_exit_code_is_the_programs(bkai: Bkai, project: Path) -> None:
@@ -128,7 +118,7 @@ def test_a_notebook(bkai: Bkai, project: Path) -> None:
     assert "42" in done.stdout
 
 
-def test_a_package_is_built(bkai: Bkai, project: Path, service: FakeService, session_server: Server) -> None:
+def test_a_package_is_built(bkai: Bkai, project: Path, service: FakeService) -> None:
     """Without a network: the package brings its own build backend."""
     (project / "backend.py").write_text(BACKEND)
     (project / "pyproject.toml").write_text(
@@ -140,7 +130,7 @@ def test_a_package_is_built(bkai: Bkai, project: Path, service: FakeService, ses
     assert (done.returncode, done.stdout) == (5, "from the package\n"), done.stderr
     assert "∙ Build: pip install ." in done.stderr
     assert "∙ Build finished" in done.stderr
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 BACKEND = """
@@ -161,15 +151,13 @@ def build_wheel(folder, settings=None, metadata=None):
 """
 
 
-def test_a_failed_build_runs_nothing(
-    bkai: Bkai, project: Path, service: FakeService, session_server: Server
-) -> None:
+def test_a_failed_build_runs_nothing(bkai: Bkai, project: Path, service: FakeService) -> None:
     (project / "main.py").write_text("print('never')")
     done = bkai("run", "sklearn/1.7", project, "--build", "echo building; exit 9")
     assert (done.returncode, done.stdout) == (1, "")
     assert "building\n" in done.stderr
     assert "bkai: The build failed (exit code = 9); nothing was run." in done.stderr
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 def test_for_programs(bkai: Bkai, project: Path) -> None:
@@ -187,14 +175,12 @@ def test_for_programs(bkai: Bkai, project: Path) -> None:
     assert events[-1] == {"event": "finished", "exit_code": 2}
 
 
-def test_a_command_that_does_not_exist(
-    bkai: Bkai, project: Path, service: FakeService, session_server: Server
-) -> None:
+def test_a_command_that_does_not_exist(bkai: Bkai, project: Path, service: FakeService) -> None:
     (project / "x.py").touch()
     done = bkai("run", "sklearn/1.7", project / "x.py", "--", "no-such-program")
     assert done.returncode == 1
     assert "cannot be run in this session" in done.stderr
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 def test_a_refusal_costs_nothing(bkai: Bkai, project: Path, service: FakeService) -> None:
@@ -208,9 +194,7 @@ def test_a_refusal_costs_nothing(bkai: Bkai, project: Path, service: FakeService
 # -- waiting ----------------------------------------------------------------------------------
 
 
-def test_it_waits_and_says_why(
-    variables: Environment, project: Path, service: FakeService, session_server: Server
-) -> None:
+def test_it_waits_and_says_why(variables: Environment, project: Path, service: FakeService) -> None:
     service.create({"fgpu": "2", "name": "other"})
     file = project / "x.py"
     file.write_text("print('ran')")
@@ -222,9 +206,7 @@ def test_it_waits_and_says_why(
     assert (process.returncode, out) == (0, b"ran\n"), err
 
 
-def test_ctrl_c_while_it_waits(
-    variables: Environment, project: Path, service: FakeService, session_server: Server
-) -> None:
+def test_ctrl_c_while_it_waits(variables: Environment, project: Path, service: FakeService) -> None:
     service.create({"fgpu": "2", "name": "other"})
     (project / "x.py").touch()
     with started(variables, "run", "sklearn/1.7", project / "x.py", "--fgpu", "1") as process:
@@ -233,6 +215,28 @@ def test_ctrl_c_while_it_waits(
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
     assert [s["state"] for s in service.sessions.values()] == ["RUNNING", "CANCELLED"]
+
+
+def test_ctrl_c_before_the_service_has_answered(
+    variables: Environment, project: Path, service: FakeService
+) -> None:
+    """The request may have arrived: then there is a session whose id we never heard."""
+    create, asked, go_on = service.create, threading.Event(), threading.Event()
+
+    def slow(options: dict[str, object], keepalive_s: int | None = None) -> object:
+        made = create(options, keepalive_s)
+        asked.set()
+        go_on.wait(0.5)  # holds the answer back, and everything else for as long
+        return made
+
+    service.create = slow  # type: ignore[assignment, method-assign]  # in the place of the method
+    (project / "x.py").touch()
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert asked.wait(10)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+        go_on.set()
+    assert [s["state"] for s in service.sessions.values()] == ["TERMINATED"]
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------
@@ -271,7 +275,7 @@ def test_ctrl_c_lets_the_program_end_itself(
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"saved\n")
     assert b"Interrupted: ending the session." in err
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 def test_a_second_ctrl_c_leaves_at_once(
@@ -293,17 +297,10 @@ def test_a_second_ctrl_c_leaves_at_once(
     (session,) = service.sessions.values()
     assert session["state"] == "RUNNING"
     service.stop(session["id"])
-    with session_server.client() as http:
-        for run in http.get("bkai/run").json()["runs"]:
-            for _ in range(3):
-                http.delete(f"bkai/run/{run['id']}")
-    shutil.rmtree(session_server.home / ".bkai-run")
-    wait_for(lambda: nothing_is_left(service, session_server))
+    end_programs(session_server)
 
 
-def test_ctrl_c_during_the_build(
-    variables: Environment, project: Path, service: FakeService, session_server: Server
-) -> None:
+def test_ctrl_c_during_the_build(variables: Environment, project: Path, service: FakeService) -> None:
     (project / "main.py").write_text("print('never')")
     with started(variables, "run", "sklearn/1.7", project, "--build", "echo going; sleep 60") as process:
         assert process.stderr
@@ -312,7 +309,7 @@ def test_ctrl_c_during_the_build(
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 def test_whoever_reads_us_goes_away(
@@ -328,7 +325,8 @@ def test_whoever_reads_us_goes_away(
         assert process.wait(30) == 1
         err = process.stderr.read()
     assert b"Traceback" not in err
-    wait_for(lambda: nothing_is_left(service, session_server))
+    assert all_ended(service)
+    end_programs(session_server)
 
 
 # -- a bad network ----------------------------------------------------------------------------
@@ -345,7 +343,7 @@ COUNTED = "".join(f"line {n} " + "é" * 20 + "\n" for n in range(2000))
 
 
 def test_a_cut_connection_loses_and_doubles_nothing(
-    bkai: Bkai, project: Path, relay: Relay, service: FakeService, session_server: Server
+    bkai: Bkai, project: Path, relay: Relay, service: FakeService
 ) -> None:
     (project / "x.py").write_text(COUNTS)
     relay.cut_after(60_000)
@@ -355,11 +353,11 @@ def test_a_cut_connection_loses_and_doubles_nothing(
     assert done.stdout == COUNTED
     assert "broke off" in done.stderr
     assert "Connected again; the output goes on where it stopped." in done.stderr
-    assert nothing_is_left(service, session_server)
+    assert all_ended(service)
 
 
 def test_a_network_that_goes_away_for_a_while(
-    variables: Environment, project: Path, relay: Relay, service: FakeService, session_server: Server
+    variables: Environment, project: Path, relay: Relay, service: FakeService
 ) -> None:
     (project / "x.py").write_text(COUNTS)
     with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
@@ -377,9 +375,7 @@ def test_a_network_that_goes_away_for_a_while(
     assert b"Connected again" in err
 
 
-def test_an_upload_over_a_bad_network(
-    bkai: Bkai, project: Path, relay: Relay, service: FakeService, session_server: Server
-) -> None:
+def test_an_upload_over_a_bad_network(bkai: Bkai, project: Path, relay: Relay, service: FakeService) -> None:
     content = os.urandom(5 << 20)
     (project / "data").write_bytes(content)
     relay.cut_after(100)
@@ -390,7 +386,7 @@ def test_an_upload_over_a_bad_network(
 
 
 def test_a_session_that_ends_meanwhile(
-    variables: Environment, project: Path, relay: Relay, service: FakeService, session_server: Server
+    variables: Environment, project: Path, relay: Relay, service: FakeService
 ) -> None:
     (project / "x.py").write_text(CAREFUL)
     with started(variables, "run", "sklearn/1.7", project / "x.py") as process:

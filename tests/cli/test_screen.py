@@ -82,6 +82,17 @@ def test_the_bar_grows_and_goes(variables: Environment, tmp_path: Path) -> None:
     assert re.search(r"at the end\r\n(\x1b\[\d+m)*Finished \(exit code = 0\)", text)
 
 
+def test_a_failure_begins_its_own_line(variables: Environment, tmp_path: Path, service: FakeService) -> None:
+    service.create({"fgpu": "2"})
+    (tmp_path / "x.py").touch()
+    terminal = Terminal(variables, "run", "sklearn/1.7", tmp_path / "x.py", "--fgpu", "1")
+    terminal.until(lambda text: "position 1" in text)
+    service.stop(list(service.sessions)[1])
+    text = terminal.until(lambda text: text.endswith("\r\n"))
+    assert terminal.close() == 1
+    assert "\r\x1b[K\x1b[31m\x1b[1mbkai:\x1b[0m The session ended before" in text
+
+
 @pytest.mark.usefixtures("runnable")
 def test_ctrl_c_on_the_keyboard(variables: Environment, tmp_path: Path, runnable: FakeService) -> None:
     file = tmp_path / "x.py"
