@@ -8,7 +8,7 @@ Product
     wheel            the wheel, built once for the run
     shared           a folder for environments and caches that all sites of the run use
     a_site           a function: a site of one's own (`tests.chain.site.Site`), not started yet
-    site             a running site with 2 fGPU and dummy login, shared by a module's tests
+    site             the running site of the run, 2 fGPU and dummy login; without sessions before each test
 """
 
 import os
@@ -90,12 +90,16 @@ def a_site(shared: Path, free_port: Callable[[], int]) -> Iterator[Callable[...,
         remove(one)
 
 
-@pytest.fixture(scope="module")
-def site(a_site: Callable[..., Site]) -> Iterator[Site]:
-    """One start for a module."""
-    one = a_site().start()
-    yield one
-    remove(one)
+@pytest.fixture(scope="session")
+def _one_site(a_site: Callable[..., Site]) -> Site:
+    return a_site().start()
+
+
+@pytest.fixture
+def site(_one_site: Site) -> Iterator[Site]:
+    """One start for the run; each test finds it without sessions."""
+    yield _one_site
+    _one_site.clear()
 
 
 def built(what: str, source: Path, out: Path) -> Path:

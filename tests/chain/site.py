@@ -204,6 +204,19 @@ class Site:
             time.sleep(0.1)
         return found
 
+    def clear(self) -> None:
+        """Ends every session, whoever's."""
+        admin = self.token("admin")
+
+        def ended() -> bool:
+            live = self.sessions(admin, all="1")
+            for one in live:
+                if one["state"] != "TERMINATING":
+                    self.call(admin, "DELETE", f"/sessions/{one['id']}")
+            return not live
+
+        self.until(ended, 60, "all sessions have ended")
+
     def running(self, token: str, session_id: str, timeout_s: float = 240.0) -> dict[str, Any]:
         """Waits until a session runs; one that ended instead fails at once, with its reason."""
 
