@@ -1,0 +1,330 @@
+"""The spawn form in a real browser, in front of a real hub and service.
+
+No session is started here: what is asked for is looked at on its way and cancelled.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.people import PHONE, chromium, log_in, overflows
+from tests.chain.site import Site, remove
+
+pytestmark = [pytest.mark.browser, pytest.mark.hub, pytest.mark.timeout(300)]
+
+SETTINGS = """\
+version: 1
+auth: dummy
+devices: {devices}
+groups:
+  default:
+    title: Default
+    fgpu_per_gpu: 2
+    quantum: 0.1
+    cpu_overcommit: 50
+    session_types: [interactive, batch]
+    default_duration: 8h
+  fifths:
+    title: Fifths
+    fgpu_per_gpu: 5
+    quantum: 1
+    cpu_overcommit: 50
+    session_types: [interactive]
+    images: [python, sklearn]
+folders:
+  datasets:
+    path: /srv
+    groups: {{default: ro, fifths: ro}}
+  models:
+    path: /srv
+    groups: {{default: rw}}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(a_site: Callable[..., Site]) -> Iterator[Site]:
+    """Two 80 GB cards in two groups that count them differently."""
+    one = a_site(settings=SETTINGS, devices="fake:two-80gb").start()
+    yield one
+    remove(one)
+
+
+@pytest.fixture(scope="module")
+def browser(needs: Callable[..., str]) -> Iterator[Browser]:
+    with chromium(needs("chromium", "google-chrome")) as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    """Ada before the form."""
+    page = log_in(browser, site, "ada")
+    open_form(page, site)
+    yield page
+    page.context.close()
+
+
+def open_form(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/hub/spawn")
+    expect(page.locator("#bkai-outlook")).to_be_visible()
+
+
+def card(page: Page) -> None:
+    """Chooses the GPU."""
+    page.get_by_role("radio", name="NVIDIA H100 80GB HBM3").last.check()
+
+
+def asked(page: Page, change: Callable[[], None]) -> dict[str, Any]:
+    """The options that the live check sends after a change."""
+    with page.expect_request("**/form/check") as request:
+        change()
+    body: dict[str, Any] = json.loads(request.value.post_data or "")
+    return dict(body["options"])
+
+
+def test_what_would_happen_is_said_while_one_types(page: Page) -> None:
+    outlook = page.locator("#bkai-outlook")
+    expect(outlook).to_have_text("Starts at once")
+    page.get_by_label("Processor cores").fill("0.25")
+    expect(page.locator("#bkai-cpu-error")).to_have_text(
+        "Processor cores: give a multiple of 0.1, such as 0.5 or 2."
+    )
+    expect(outlook).to_have_attribute("data-kind", "wrong")
+    cores = page.get_by_label("Processor cores")
+    expect(cores).to_have_attribute("aria-invalid", "true")
+    assert "bkai-cpu-error" in (cores.get_attribute("aria-describedby") or "")
+    cores.fill("0.5")
+    expect(page.locator("#bkai-cpu-error")).to_be_empty()
+    expect(outlook).to_have_attribute("data-kind", "now")
+
+
+def test_fgpu_and_share_stay_in_step_and_one_is_sent(page: Page) -> None:
+    card(page)
+    fgpu, share = page.locator("#bkai-fgpu"), page.locator("#bkai-gpu")
+    expect(fgpu).to_have_value("1")
+    expect(share).to_have_value("0.5")
+    sent = asked(page, lambda: share.fill("0.25"))
+    expect(fgpu).to_have_value("0.5")
+    assert (sent.get("gpu"), sent.get("fgpu")) == ("0.25", None)
+    expect(page.locator("#bkai-amount-words")).to_contain_text("25 % of one NVIDIA H100 80GB HBM3")
+    sent = asked(page, lambda: fgpu.fill("0.7"))
+    expect(share).to_have_value("0.35")
+    assert (sent.get("gpu"), sent.get("fgpu")) == (None, "0.7")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    slider.press("ArrowRight")
+    expect(fgpu).to_have_value("0.8")
+    slider.press("End")
+    expect(fgpu).to_have_value("4")
+    expect(share).to_have_value("2")
+    expect(page.locator("#bkai-amount-words")).to_have_text("2 whole NVIDIA H100 80GB HBM3")
+    expect(page.locator("#bkai-summary")).to_contain_text("4 fGPU = 2 whole")
+    sent = asked(page, lambda: page.get_by_role("radio", name="None").check())
+    assert not {"fgpu", "gpu", "spread", "mig"} & set(sent)
+
+
+def test_an_amount_between_the_steps_names_both_neighbours(page: Page) -> None:
+    card(page)
+    page.locator("#bkai-fgpu").fill("0.55")
+    expect(page.locator("#bkai-fgpu-error")).to_contain_text("the nearest are 0.5 fGPU and 0.6 fGPU")
+    page.get_by_role("button", name="Start session").click()
+    expect(page.locator("#bkai-fgpu")).to_be_focused()
+    assert page.url.endswith("/hub/spawn")
+
+
+def test_a_group_shows_its_unit_and_greys_what_it_has_not(page: Page) -> None:
+    page.locator("summary", has_text="More").click()
+    page.get_by_role("radio", name="batch").check()
+    page.locator("[data-folder=models] select").select_option("models:rw")
+    card(page)
+    page.get_by_role("radio", name="Fifths").check()
+    expect(page.locator("#bkai-fgpu-help")).to_contain_text("In Fifths, 5 fGPU make one device")
+    page.locator("#bkai-fgpu").fill("1")
+    expect(page.locator("#bkai-gpu")).to_have_value("0.2")
+    batch = page.get_by_role("radio", name="batch")
+    expect(batch).to_be_disabled()
+    expect(batch.locator("xpath=..")).to_contain_text("not in Fifths")
+    expect(page.get_by_role("radio", name="interactive")).to_be_checked()
+    models = page.locator("[data-folder=models]")
+    expect(models.locator("select")).to_be_disabled()
+    expect(models).to_contain_text("not shared in Fifths")
+
+
+def test_what_is_taken_makes_the_outlook_say_why_one_would_wait(page: Page, site: Site) -> None:
+    bob = site.token("bob")
+    options = {"name": "hog", "gpu": "2", "accelerator": "cuda", "memory": "256m", "version": "python/3.11"}
+    answer = site.call(bob, "POST", "/sessions", json={"options": options})
+    assert answer.status_code == 201, answer.text
+    [hog] = answer.json()["sessions"]
+    try:
+        card(page)
+        expect(page.locator("#bkai-outlook")).to_contain_text("Would wait")
+        expect(page.locator("#bkai-outlook")).to_contain_text("It needs 1 fGPU on one device")
+        expect(page.get_by_role("button", name="Join the queue")).to_be_visible()
+        expect(page.locator("[data-group=default]")).to_contain_text("all 2 in use")
+    finally:
+        site.call(bob, "DELETE", f"/sessions/{hog['id']}")
+    site.until(lambda: not site.sessions(bob), 60, "the hog has ended")
+
+
+def test_the_name_is_the_address_and_cancelling_ends_that_server(page: Page, site: Site) -> None:
+    """The page with the Cancel button is the Hub's own for a start that waits; its stock button stops the default."""
+    ada, bob = site.token("ada"), site.token("bob")
+    options = {"name": "hog", "gpu": "2", "accelerator": "cuda", "memory": "256m", "version": "python/3.11"}
+    [hog] = site.call(bob, "POST", "/sessions", json={"options": options}).json()["sessions"]
+    try:
+        card(page)
+        page.locator("summary", has_text="More").click()
+        name = page.get_by_label("Name", exact=True)
+        name.fill("Not_a name")
+        expect(page.locator("#bkai-name-error")).to_contain_text("Name: use 1 to 30")
+        page.get_by_role("button", name="Start session").or_(page.get_by_role("button", name="Join")).click()
+        expect(name).to_be_focused()
+        name.fill("train-2")
+        page.get_by_role("button", name="Join the queue").click()
+        page.wait_for_url("**/hub/spawn-pending/ada/train-2")
+        expect(page.locator("#bkai-state")).to_have_text("PENDING")
+        expect(page.locator("#bkai-place")).to_have_text("next in the queue")
+        expect(page.locator("#progress-message")).to_contain_text("It needs 1 fGPU on one device")
+        assert site.states(ada) == {"train-2": "PENDING"}
+
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Keep waiting").click()
+        assert site.states(ada) == {"train-2": "PENDING"}
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Yes, cancel").click()
+        expect(page.locator("#bkai-state")).to_have_text("CANCELLED")
+        site.until(lambda: not site.sessions(ada), 30, "the request is withdrawn")
+        assert site.hub("GET", "/users/ada").json()["servers"] == {}
+        assert site.states(bob).keys() == {"hog"}
+    finally:
+        site.call(bob, "DELETE", f"/sessions/{hog['id']}")
+    site.until(lambda: not site.sessions(bob), 60, "the hog has ended")
+
+
+def test_without_the_live_answer_the_form_works_and_loses_nothing(page: Page, site: Site) -> None:
+    page.route("**/form/check", lambda route: route.abort())
+    page.get_by_label("Memory", exact=True).fill("1m")
+    expect(page.locator("#bkai-outlook")).to_contain_text("No answer from the session service")
+    page.locator("summary", has_text="More").click()
+    page.get_by_label("Environment").fill("A=<b>1</b>")
+    page.get_by_role("button", name="Start session").click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("needs at least")
+    expect(alert).to_be_focused()
+    expect(page.get_by_label("Memory", exact=True)).to_have_value("1m")
+    expect(page.get_by_label("Environment")).to_have_value("A=<b>1</b>")
+    assert site.sessions(site.token("ada")) == []
+
+
+def test_without_any_script_it_is_sent_and_comes_back_with_the_sentences(
+    page: Page, browser: Browser, site: Site
+) -> None:
+    plain = browser.new_context(java_script_enabled=False, storage_state=page.context.storage_state())
+    bare = plain.new_page()
+    bare.goto(f"{site.url}/hub/spawn")
+    bare.get_by_label("Processor cores").fill("<script>alert(1)</script>")
+    bare.locator("input[name=group][value=fifths]").check()
+    bare.get_by_role("button", name="Start session").click()
+    expect(bare.get_by_role("alert")).to_contain_text("is not a number of cores")
+    expect(bare.get_by_label("Processor cores")).to_have_value("<script>alert(1)</script>")
+    expect(bare.locator("input[name=group][value=fifths]")).to_be_checked()
+    plain.close()
+
+
+def test_every_control_is_reached_and_shown_by_the_keyboard(page: Page) -> None:
+    """From the top with Tab alone: each stop has a name and a visible ring; Enter sends the form."""
+    card(page)
+    page.locator("summary", has_text="More").click()
+    page.get_by_role("heading", name="New session").click()
+    stops: list[dict[str, Any]] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(
+            """() => {
+                const at = document.activeElement;
+                const box = at.closest(".bkai-chip") ?? at;
+                const form = at.closest("#spawn_form") !== null;
+                const label = at.labels?.[0]?.innerText || at.getAttribute("aria-label") || at.innerText || "";
+                return { form, name: at.name || at.id || at.tagName, label, ring: getComputedStyle(box).outlineStyle };
+            }"""
+        )
+        if stop["form"]:
+            stops.append(stop)
+        elif stops:
+            break
+    names = {stop["name"] for stop in stops}
+    assert {
+        "version",
+        "group",
+        "accelerator",
+        "fgpu",
+        "gpu",
+        "spread",
+        "bkai-range",
+        "cpu",
+        "memory",
+        "shm",
+    } <= names
+    assert {
+        "duration",
+        "name",
+        "count",
+        "session_type",
+        "folders",
+        "environment",
+        "SUMMARY",
+        "BUTTON",
+    } <= names
+    assert [stop["name"] for stop in stops if not stop["label"].strip()] == []
+    assert [stop["name"] for stop in stops if stop["ring"] == "none"] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone_with_the_button_in_sight(browser: Browser, site: Site, scheme: str) -> None:
+    page = log_in(browser, site, "ada", viewport=PHONE, color_scheme=scheme)
+    open_form(page, site)
+    card(page)
+    page.locator("summary", has_text="More").click()
+    assert not overflows(page)
+    expect(page.get_by_role("button", name="Start session")).to_be_in_viewport(ratio=1)
+    assert page.evaluate("document.documentElement.dataset.bsTheme") == scheme
+    page.context.close()
+
+
+def test_the_hubs_toggle_changes_our_parts_too(page: Page) -> None:
+    def colour() -> str:
+        script = "getComputedStyle(document.querySelector('.bkai-section')).backgroundColor"
+        return str(page.evaluate(script))
+
+    before = colour()
+    page.get_by_role("button", name="Toggle dark mode").click()
+    assert colour() != before
+
+
+def test_fake_devices_are_said_on_the_form_and_on_every_page(page: Page, site: Site) -> None:
+    expect(page.locator(".bkai-honest")).to_contain_text("Booked, not enforced.")
+    for path in ("/hub/spawn", "/hub/home", "/hub/token", "/services/bkai/"):
+        page.goto(site.url + path)
+        expect(page.get_by_role("note")).to_contain_text("This site uses fake GPUs")
+
+
+def test_a_ticket_opens_nothing_but_the_live_answer(page: Page, site: Site) -> None:
+    data = json.loads(page.locator("#bkai-form-data").inner_text())
+    check = f"{site.url}/services/bkai/form/check"
+    headers = {"X-Bkai-Ticket": data["place"]["ticket"]}
+    good = httpx.post(check, json={"options": {"cpu": "x"}}, headers=headers, trust_env=False)
+    assert good.status_code == 200
+    assert set(good.json()) == {"errors", "outlook", "offer"}
+    assert "Processor cores" in good.json()["errors"]["cpu"]
+    for wrong in ({}, {"X-Bkai-Ticket": "x.y"}, {"Cookie": "service-bkai=x"}):
+        refused = httpx.post(check, json={"options": {}}, headers=wrong, trust_env=False)
+        assert (refused.status_code, refused.json()["error"]["reason"]) == (401, "stale-page")
+    nonsense = httpx.post(check, content=b"{", headers=headers, trust_env=False)
+    assert nonsense.status_code == 400
+    elsewhere = httpx.get(f"{site.url}/services/bkai/api/v1/me", headers=headers, trust_env=False)
+    assert elsewhere.status_code == 401
