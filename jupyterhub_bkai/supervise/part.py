@@ -67,10 +67,6 @@ class Part:
     def _record(self) -> Path:
         return self._folder.run / f"{self.recipe.name}.json"
 
-    def alive(self) -> bool:
-        """True while it runs."""
-        return self.identity is not None and self.identity.alive()
-
     def adopt(self) -> list[Identity]:
         """Take over a running process if it is the one we would start; return the others, which must end."""
         recorded, fingerprint = _read_record(self._folder, self.recipe.name)
@@ -103,7 +99,10 @@ class Part:
             os.close(output)
         self.identity = process_identity(self._child.pid)
         if self.identity is not None:
-            write_json(self._record, {**self.identity._asdict(), "fingerprint": self.recipe.fingerprint()})
+            with contextlib.suppress(OSError):  # a full disk: it runs all the same, and its mark finds it
+                write_json(
+                    self._record, {**self.identity._asdict(), "fingerprint": self.recipe.fingerprint()}
+                )
         return self.identity
 
     def how_it_ended(self) -> str:

@@ -242,6 +242,8 @@ def _bind(host: str, port: int) -> int:
 def _locked(folder: DataFolder) -> Iterator[None]:
     """Make the folder and keep every other supervisor out of it; the kernel lets go when we end."""
     folder.create()
+    if os.geteuid() == 0:
+        _is_passable(folder.root)  # again: a strict umask closes the parents that had to be made
     descriptor = os.open(folder.run / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

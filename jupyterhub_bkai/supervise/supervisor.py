@@ -76,7 +76,7 @@ class Supervisor:
         routes = asyncio.create_task(self._announce_proxies())
         try:
             try:
-                if not await self._unless_interrupted(self._ready()):
+                if not await _unless(self._first_interrupt, self._ready()):
                     return await self._end([])
             except NotReady as failure:
                 self._console.say(str(failure))
@@ -96,10 +96,6 @@ class Supervisor:
 
     def _interrupt(self) -> None:
         (self._second_interrupt if self._first_interrupt.is_set() else self._first_interrupt).set()
-
-    async def _unless_interrupted(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do it; False when the first Ctrl-C came before its end."""
-        return await _unless(self._first_interrupt, work)
 
     # -- starting ----------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class Running:
         self.supervisors.append(process)
         if ready:
             try:
-                until(lambda: "Ready: " in self.said() or process.poll() is not None, 60, "the ready line")
+                until(lambda: "Ready: " in self.said() or process.poll() is not None, 120, "the ready line")
                 assert "Ready: " in self.said(), "it ended"
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.said()}\n{self.logs()}") from None
@@ -121,7 +121,7 @@ class Running:
     def interrupt(self) -> None:
         self.supervisor.send_signal(signal.SIGINT)
 
-    def wait(self, timeout_s: float = 60) -> int:
+    def wait(self, timeout_s: float = 120) -> int:
         return self.supervisor.wait(timeout_s)
 
     def kill_supervisor(self) -> None:
@@ -145,7 +145,7 @@ class Running:
         self.site.hub("POST", f"/users/{user}")
         path = f"/users/{user}/servers/{name}" if name else f"/users/{user}/server"
         assert self.site.hub("POST", path).status_code in {201, 202}
-        return until(lambda: self.session_pid(user, name), 30, "the session answers")
+        return until(lambda: self.session_pid(user, name), 90, "the session answers")
 
     def session_pid(self, user: str, name: str = "") -> int:
         """The pid with which the session answers through the proxy; 0 when it does not."""
@@ -171,4 +171,4 @@ class Running:
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            until(lambda: not any(alive(pid) for pid in pids), 10, "the processes have ended")
+            until(lambda: not any(alive(pid) for pid in pids), 90, "the processes have ended")

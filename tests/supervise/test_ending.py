@@ -34,7 +34,7 @@ def test_a_session_that_still_starts_is_cancelled(running: Running) -> None:
     running.up()
     running.site.hub("POST", "/users/ada")
     assert running.site.hub("POST", "/users/ada/server").status_code == 202
-    until(lambda: "server" in running.site.hub("GET", "/users/ada").text, 10, "it is pending")
+    until(lambda: "server" in running.site.hub("GET", "/users/ada").text, 90, "it is pending")
     running.interrupt()
     assert running.wait() == 0
     assert running.site.leftovers() == []
@@ -51,7 +51,7 @@ def test_two_interrupts_leave_the_sessions_for_the_next_start(running: Running) 
     session = running.start_session("ada")
     parts = running.pids().values()
     running.interrupt()
-    until(lambda: "Ctrl-C again leaves them running" in running.said(), 10, "it asks")
+    until(lambda: "Ctrl-C again leaves them running" in running.said(), 90, "it asks")
     running.interrupt()
     assert running.wait() == 0
     assert alive(session)
@@ -63,7 +63,7 @@ def test_two_interrupts_leave_the_sessions_for_the_next_start(running: Running) 
 
 def test_interrupted_while_it_starts(running: Running) -> None:
     running.up(ready=False)
-    until(lambda: (running.site.data / "run" / "hub.json").exists(), 20, "the hub is being started")
+    until(lambda: (running.site.data / "run" / "hub.json").exists(), 90, "the hub is being started")
     running.interrupt()
     assert running.wait() == 0
     assert running.site.leftovers() == []

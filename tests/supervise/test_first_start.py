@@ -139,7 +139,7 @@ def test_a_new_port_moves_the_proxy_and_keeps_the_sessions(
     old, running.site.port = running.site.port, free_port()
     running.up()
     assert running.pids()["proxy"] != before["proxy"]
-    assert until(lambda: running.session_pid("ada"), 15, "the session's route") == session
+    assert until(lambda: running.session_pid("ada"), 90, "the session's route") == session
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{old}/", trust_env=False)
 

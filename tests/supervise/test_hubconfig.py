@@ -165,7 +165,7 @@ def own(shared: Path, free_port: Callable[[], int]) -> Iterator[tuple[DataFolder
     with (place / "log").open("wb") as log:
         run = {"cwd": place, "env": environment, "stdout": log, "stderr": log, "start_new_session": True}
         hub = subprocess.Popen([sys.executable, "-m", "jupyterhub", "-f", str(config)], **run)  # type: ignore[call-overload]  # one dict for two
-        until(folder.addresses.exists, 30, "the hub has written down where it is")
+        until(folder.addresses.exists, 90, "the hub has written down where it is")
         service = subprocess.Popen(
             [sys.executable, "-m", "jupyterhub_bkai.app", "--data", str(folder.root)],
             **run,  # type: ignore[call-overload]  # one dict for two
@@ -190,7 +190,7 @@ def test_a_hub_of_somebodys_own(own: tuple[DataFolder, int]) -> None:
         except httpx.HTTPError:
             return False
 
-    until(refused, 40, "the service answers behind the hub's own proxy")
+    until(refused, 90, "the service answers behind the hub's own proxy")
     assert "supervisor" not in folder.addresses.read_text()
     token = read_secrets(folder).service_token
     answer = httpx.get(

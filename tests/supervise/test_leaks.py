@@ -41,9 +41,9 @@ def lived(running: Running) -> set[str]:
     assert set(secrets) == {"proxy_token", "service_token", "supervisor_token", "cookie_secret"}
     for part in PARTS:
         killed = running.site.kill(part)
-        until(lambda: running.site.pid(part) != killed, 15, f"another {part}")  # noqa: B023
-    until(lambda: running.session_pid("ada"), 30, "the session answers")
-    until(lambda: running.answers("/services/bkai/api/v1/info", 401), 15, "the service answers")
+        until(lambda: running.site.pid(part) != killed, 90, f"another {part}")  # noqa: B023
+    until(lambda: running.session_pid("ada"), 90, "the session answers")
+    until(lambda: running.answers("/services/bkai/api/v1/info", 401), 90, "the service answers")
     running.answers(f"/services/bkai/api/v1/info?token={'x' * 40}")
     return leaks(running, secrets, sessions)
 
