@@ -68,6 +68,9 @@ class Cgroups:
     def kill(self, lease_id: str) -> None:
         """SIGKILL all of it at once: by the kernel's own switch, or frozen so that nothing can fork away."""
         folder = self.path(lease_id)
+        for root in (self.tracker, *self.others):
+            with contextlib.suppress(OSError):  # no forks any more, where processes are counted
+                _write(os.path.join(_folder(root, lease_id), "pids.max"), "0")
         with contextlib.suppress(OSError):
             _write(os.path.join(folder, KILL_SWITCH), "1")
             return

@@ -151,13 +151,23 @@ class ProcessFence:
         # Stopped first, and looked for again until no new ones appear: what is stopped cannot fork.
         stopped: set[Identity] = set()
         for _ in range(STOP_ROUNDS):
-            fresh = set(self._carriers(lease_id).values()) - stopped
-            if not fresh:
-                break
-            for who in fresh:
+            before = len(stopped)
+            for who in self._marked_ones(lease_id):
+                # At once, not after the look: what replaces itself all the time is somebody else by then.
+                if who not in stopped and who.signal(signal.SIGSTOP):
+                    stopped.add(who)
+            for who in set(self._carriers(lease_id).values()) - stopped:
                 who.signal(signal.SIGSTOP)
-            stopped |= fresh
+                stopped.add(who)
+            if len(stopped) == before:
+                break
         self._signal(lease_id, signal.SIGKILL)
+
+    def _marked_ones(self, lease_id: str) -> Iterator[Identity]:
+        for pid in proctable.pids():
+            facts = proctable.stat(pid)
+            if facts and facts.alive and _marked(pid, facts) == lease_id and pid != os.getpid():
+                yield Identity(boot_id(), pid, facts.start_time)
 
     def _gone_within(self, lease_id: str, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

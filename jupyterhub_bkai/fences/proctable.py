@@ -5,6 +5,10 @@ Imports nothing but `os`, because the keeper that stays beside every session loa
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class Stat:
     """What `/proc/<pid>/stat` says, as far as it matters here.
@@ -22,9 +26,12 @@ class Stat:
         self.alive = not ended or self.headless
 
 
-def pids() -> list[int]:
-    """Every process id there is now."""
-    return [int(name) for name in os.listdir("/proc") if name[0] in "123456789"]
+def pids() -> "Iterator[int]":
+    """Every process id there is, read while it is used: those born meanwhile mostly come, too."""
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name[0] in "123456789":
+                yield int(entry.name)
 
 
 def stat(pid: int) -> Stat | None:
