@@ -39,6 +39,7 @@ from jupyterhub_bkai.datadir import (
     write_facts,
 )
 from jupyterhub_bkai.errors import NotFound, SettingsError
+from jupyterhub_bkai.fences.memory import MemoryGauge
 from jupyterhub_bkai.fences.process import ProcessFence
 from jupyterhub_bkai.gpus.inventory import Inventory, this_machine
 from jupyterhub_bkai.gpus.source import Selection, SourceOptions, SourceProblem, select
@@ -180,7 +181,8 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
     broker = Broker(database, settings, clock)
     await broker.load(inventory.nodes)
     hub = Hub(addresses.hub_api_url, secrets.service_token)
-    reconciler = Reconciler(broker, hub, ProcessFence.of_this_machine(), lambda: clock.now().wall_ms)
+    fence = ProcessFence.of_this_machine()
+    reconciler = Reconciler(broker, hub, fence, MemoryGauge(fence), lambda: clock.now().wall_ms)
     roots = [shipped.images(), *(Path(root) for root in settings.image_roots)]
     images = ServedImages(data, roots, shared=os.geteuid() == 0)
     context = Context(
@@ -208,6 +210,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
     tasks = [
         asyncio.create_task(broker.run(), name="broker"),
         asyncio.create_task(reconciler.run(), name="reconcile"),
+        asyncio.create_task(reconciler.watch_memory(), name="memory"),
         asyncio.create_task(_look_at_devices(inventory, broker), name="devices"),
     ]
     images.lay()

@@ -33,6 +33,10 @@ class Cgroups:
         """The tracking folder of one lease."""
         return _folder(self.tracker, lease_id)
 
+    def paths(self, lease_id: str) -> list[str]:
+        """All of the lease's folders, the tracking one first."""
+        return [_folder(root, lease_id) for root in (self.tracker, *self.others)]
+
     def create(self, lease_id: str, *, pids_limit: int = 0) -> None:
         """Make the lease's folders, empty; with `pids_limit` no more processes than that can be in them."""
         for root in (self.tracker, *self.others):

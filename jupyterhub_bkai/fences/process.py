@@ -104,11 +104,11 @@ class ProcessFence:
         }
         return {lease_id: pids for lease_id, pids in found.items() if pids}
 
-    def end(self, lease_id: str, grace_s: float) -> bool:
+    def end(self, lease_id: str, grace_s: float, *, tidy: bool = True) -> bool:
         """Ask all of the lease to end, wait up to `grace_s`, kill the rest; True when it is proven gone.
 
         Blocks for at most the grace and `KILL_PATIENCE_S` more. Calling it again, or while another call
-        runs, does no harm.
+        runs, does no harm. Not `tidy` leaves the empty cgroup, with what it counted, to whoever calls last.
         """
         if grace_s > 0 and self._signal(lease_id, signal.SIGTERM):
             self._gone_within(lease_id, grace_s)
@@ -116,7 +116,7 @@ class ProcessFence:
         while not (gone := not self.alive(lease_id)) and time.monotonic() < deadline:
             self._kill(lease_id)
             self._gone_within(lease_id, 5 * LOOK_EVERY_S)
-        if gone and self.groups:
+        if gone and tidy and self.groups:
             self.groups.remove(lease_id)
         return gone
 

@@ -7,7 +7,7 @@ proof.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from jupyterhub_bkai.errors import PublicError, Unavailable
 from jupyterhub_bkai.hub import Hub, HubUnavailable, User
 from jupyterhub_bkai.leasing.broker import Broker, Progress
-from jupyterhub_bkai.leasing.lifecycle import Cause, State
+from jupyterhub_bkai.leasing.lifecycle import HOLDING, Cause, State
 from jupyterhub_bkai.store.records import Record
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ STOP_S = 40.0
 HUB_S = 10.0
 #: Seconds in which the Hub may list no server for a lease that is starting: a spawner that failed says so sooner.
 RESTART_S = 2.0
+#: How often the memory of sessions is looked at, where the kernel keeps no peak itself.
+MEMORY_S = 5.0
 #: How often a start that the Hub lost is tried again.
 TRIES = 3
 
@@ -46,6 +48,16 @@ class Fence(Protocol):
 
     def launched_is_dead(self, handle: Mapping[str, Any]) -> bool:
         """True when the very process that was launched is gone; False while it lives or cannot be told."""
+
+
+class Gauge(Protocol):
+    """What a lease's processes took of the machine."""
+
+    def look(self, leases: Iterable[str]) -> None:
+        """Notes what live leases take now."""
+
+    def peak_kib(self, lease_id: str) -> int | None:
+        """The most main memory that was seen of the lease; None when nothing was."""
 
 
 class Action(Enum):
@@ -122,10 +134,13 @@ def _stopping(facts: Facts) -> Action:
 class Reconciler:
     """The doer of the loop."""
 
-    def __init__(self, broker: Broker, hub: Hub, fence: Fence, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, broker: Broker, hub: Hub, fence: Fence, gauge: Gauge, now_ms: Callable[[], int]
+    ) -> None:
         self._broker = broker
         self._hub = hub
         self._fence = fence
+        self._gauge = gauge
         self._now_ms = now_ms
         self._tries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
@@ -161,6 +176,16 @@ class Reconciler:
                 await watcher.changes(timeout_s=1.0)
                 # Let what comes together be looked at together.
                 await asyncio.sleep(0.02)
+
+    async def watch_memory(self) -> None:
+        """Keeps the gauge up to date, for ever; cancelled at the end."""
+        while True:
+            await asyncio.sleep(MEMORY_S)
+            leases = [r.id for r in self._broker.records.values() if r.state in HOLDING]
+            try:
+                await asyncio.to_thread(self._gauge.look, leases)
+            except Exception:
+                log.exception("The memory of the sessions could not be looked at")
 
     async def round(self) -> None:
         """Looks at every live record once."""
@@ -295,11 +320,13 @@ class Reconciler:
 
     async def _fenced(self, record: Record) -> None:
         """Ends what is left and frees the slices; without the proof they stay held and it is tried again."""
+        # Asked first: with the last process goes what the kernel counted.
+        measured_kib = self._gauge.peak_kib(record.id)
         if not await asyncio.to_thread(self._fence.end, record.id, 5.0):
             log.warning("lease %s: something of it is still alive; its slices stay held", record.id)
             self._later(record.id, 2.0)
             return
-        await self._broker.free(record.id, "fence", "nothing of the session is alive")
+        await self._broker.free(record.id, "fence", "nothing of the session is alive", measured_kib)
         if record.remove_server:
             await self._hub.stop(record.user, record.server, remove=True)
 

@@ -16,7 +16,7 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, NoReturn
@@ -135,7 +135,8 @@ class TreeSpawner(Spawner):
         if not await self._ended_within(KEEPER_EXTRA_S + (0 if now else self.stop_grace)):
             self.log.warning("lease %s: the session does not stop and is killed", marker)
         # The keeper leaves nothing. But it may have been killed itself, and then nobody ended the rest.
-        if not await asyncio.to_thread(fence().end, marker, 0):
+        # Its cgroup stays: the service reads what the kernel counted there, and removes it.
+        if not await asyncio.to_thread(partial(fence().end, marker, 0, tidy=False)):
             self.log.error("lease %s: something of the session cannot be killed", marker)
         await self._ended_within(1)
 
