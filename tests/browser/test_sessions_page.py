@@ -1,0 +1,251 @@
+"""The page of sessions in a real browser, in front of a real hub and service.
+
+What a session does inside is not looked at here: waiting ones are enough, with one that holds the only card. Lists
+that no site of a test has (many, hostile) are put in the service's mouth on the way to the page.
+"""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.browser.people import PHONE, chromium, log_in, overflows
+from tests.chain.site import Site
+
+pytestmark = [pytest.mark.browser, pytest.mark.hub, pytest.mark.timeout(300)]
+EVIL = """<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'"&"""
+
+
+@pytest.fixture(scope="module")
+def browser(needs: Callable[..., str]) -> Iterator[Browser]:
+    with chromium(needs("chromium", "google-chrome")) as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    """Ada before her list."""
+    page = log_in(browser, site, "ada")
+    open_list(page, site)
+    yield page
+    page.context.close()
+
+
+def open_list(page: Page, site: Site, query: str = "") -> None:
+    page.goto(f"{site.url}/services/bkai/{query}")
+    expect(page.locator("#bkai-live")).not_to_have_attribute("aria-busy", "true")
+
+
+@pytest.fixture
+def held(site: Site) -> Iterator[str]:
+    """Bob holds the only card; the id of his session."""
+    bob = site.token("bob")
+    [one] = ask(site, bob, name="hog", fgpu="2")
+    yield one["id"]
+    site.call(bob, "DELETE", f"/sessions/{one['id']}")
+    site.until(lambda: not site.sessions(bob), 60, "the card is free again")
+
+
+def ask(site: Site, token: str, **options: str) -> list[dict[str, Any]]:
+    body = {"options": {"version": "python/3.11", "cpu": "0.5", "memory": "256m", **options}}
+    answer = site.call(token, "POST", "/sessions", json=body)
+    assert answer.status_code == 201, answer.text
+    return list(answer.json()["sessions"])
+
+
+def row(page: Page, name: str) -> Any:
+    return page.locator("#bkai-live li.bkai-session").filter(has=page.get_by_text(name, exact=True))
+
+
+def session(number: int, **changes: Any) -> dict[str, Any]:
+    """A session as the service's JSON has one."""
+    name = f"s-{number}"
+    found: dict[str, Any] = {
+        "id": f"{number:026d}",
+        "user": "ada",
+        "server": name,
+        "name": name,
+        "url": f"/user/ada/{name}/",
+        "image": "python/3.11",
+        "group": "default",
+        "project": None,
+        "session_type": "interactive",
+        "state": "PENDING",
+        "state_since": "2026-01-01T00:00:00.000Z",
+        "position": number,
+        "why": "It waits.",
+        "progress": None,
+        "accelerator": "no accelerator",
+        "fgpu": None,
+        "share": None,
+        "slices": [],
+        "cpu": 1.0,
+        "memory_mib": 1024,
+        "shm_mib": 64,
+        "asked": "2026-01-01T00:00:00.000Z",
+        "granted": None,
+        "started": None,
+        "ended": None,
+        "deadline": None,
+        "cause": None,
+        "message": None,
+        "node": None,
+        "enforcement": "booked, not enforced",
+        "fake": True,
+    }
+    return found | changes
+
+
+def put_in_mouth(page: Page, sessions: list[dict[str, Any]]) -> None:
+    """The list that the page loads is this one."""
+
+    def answer(route: Route) -> None:
+        route.fulfill(status=200, content_type="application/json", body=json.dumps({"sessions": sessions}))
+
+    page.route(re.compile(r"/api/v1/sessions(\?.*)?$"), answer)
+
+
+def test_an_empty_list_says_what_to_do(page: Page, site: Site) -> None:
+    expect(page.locator("#bkai-empty")).to_contain_text("No session just now")
+    page.get_by_role("link", name="Start a session").click()
+    page.wait_for_url("**/hub/spawn/ada")
+    expect(page.get_by_role("heading", name="New session")).to_be_visible()
+
+
+def test_a_request_comes_waits_with_its_reason_and_is_cancelled(page: Page, site: Site, held: str) -> None:
+    ada = site.token("ada")
+    ask(site, ada, name="first", fgpu="1")
+    ask(site, ada, name="second", fgpu="1")
+    first, second = row(page, "first"), row(page, "second")
+    expect(first.locator(".bkai-state")).to_have_text("PENDING")
+    expect(first).to_contain_text("Next in the queue of default")
+    expect(first).to_contain_text("It needs 1 fGPU on one device; at most 0 fGPU is free on one.")
+    expect(first).to_contain_text("1 fGPU (50 % of a device)")
+    expect(second).to_contain_text("Number 2 in the queue of default")
+    expect(page.locator("#bkai-capacity")).to_contain_text("2 requests wait")
+    expect(page.locator("#bkai-capacity")).to_contain_text("0 % free")
+
+    first.get_by_role("button", name="Cancel first").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("It loses its place in the queue (number 1).")
+    dialog.get_by_role("button", name="Keep it").click()
+    assert site.states(ada) == {"first": "PENDING", "second": "PENDING"}
+    first.get_by_role("button", name="Cancel first").click()
+    dialog.get_by_role("button", name="Cancel", exact=True).click()
+    expect(second).to_contain_text("Next in the queue of default")
+    expect(first).to_have_count(0)
+    page.locator("#bkai-ended summary").click()
+    ended = page.locator("#bkai-past li", has_text="first")
+    expect(ended).to_contain_text("Cancelled by ada.")
+    expect(ended.locator(".bkai-state")).to_have_text("CANCELLED")
+    [rest] = site.sessions(ada)
+    site.call(ada, "DELETE", f"/sessions/{rest['id']}")
+    expect(page.locator("#bkai-empty")).to_be_visible()
+
+
+def test_new_session_leads_to_a_name_that_is_free(page: Page, site: Site, held: str) -> None:
+    ada = site.token("ada")
+    new = page.get_by_role("link", name="New session")
+    assert (new.get_attribute("href") or "").endswith("/hub/spawn/ada")
+    site.hub("POST", "/users/ada/server", json={"version": "python/3.11", "fgpu": "1", "memory": "256m"})
+    expect(row(page, "default")).to_be_visible()
+    expect(new).to_have_attribute("href", re.compile("/hub/spawn/ada/session-2$"))
+    new.click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("session-2")
+    site.hub("DELETE", "/users/ada/server")
+    site.until(lambda: not site.sessions(ada), 30, "the default session is withdrawn")
+
+
+def test_administrators_see_everyone_and_filter(browser: Browser, site: Site, held: str) -> None:
+    page = log_in(browser, site, "admin")
+    page.goto(f"{site.url}/hub/admin")
+    page.get_by_role("link", name="Everyone’s sessions").click()
+    expect(row(page, "hog")).to_contain_text("bob")
+    expect(row(page, "hog").get_by_role("link", name="Open hog")).to_have_count(0)
+    tab = page.get_by_role("tab", name="Everyone’s")
+    expect(tab).to_have_attribute("aria-selected", "true")
+    page.get_by_label("Show only sessions of").fill("nobody")
+    expect(page.locator("#bkai-empty")).to_contain_text("“nobody”")
+    page.get_by_label("Show only sessions of").fill("BO")
+    expect(row(page, "hog")).to_be_visible()
+    tab.press("ArrowLeft")
+    expect(page.get_by_role("tab", name="Mine")).to_be_focused()
+    expect(page.locator("#bkai-empty")).to_contain_text("No session just now")
+    page.context.close()
+
+
+def test_others_see_their_own_only(page: Page, site: Site, held: str) -> None:
+    open_list(page, site, "?everyone")
+    expect(page.locator("#bkai-empty")).to_be_visible()
+    expect(page.get_by_role("tab")).to_have_count(0)
+    assert "bob" not in page.content()
+
+
+def test_hostile_texts_are_shown_as_texts(page: Page, site: Site) -> None:
+    slices = [
+        {"device": "d", "index": 0, "slot": "cuda", "model": EVIL, "share": "1/4", "fgpu": "0.5", "mig": None}
+    ]
+    evil = dict.fromkeys(("server", "name", "image", "group", "why", "accelerator", "session_type"), EVIL)
+    put_in_mouth(
+        page,
+        [
+            session(1, **evil, progress={"percent": 50, "message": EVIL}, slices=slices, node=EVIL),
+            session(2, **evil, state="ERROR", ended="2999-01-01T00:00:00Z", message=EVIL, cause=EVIL),
+        ],
+    )
+    open_list(page, site)
+    item = page.locator("#bkai-live li.bkai-session")
+    for part in (".bkai-name", ".bkai-why", ".bkai-where", ".bkai-slice"):
+        expect(item.locator(part)).to_contain_text(EVIL)
+    item.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_contain_text(EVIL)
+    page.get_by_role("dialog").get_by_role("button", name="Keep it").click()
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("#bkai-sessions img, #bkai-sessions script").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_two_hundred_with_long_names_fit_a_phone(browser: Browser, site: Site, scheme: str) -> None:
+    page = log_in(browser, site, "ada", viewport=PHONE, color_scheme=scheme)
+    long = "a" * 30
+    put_in_mouth(page, [session(n, server=long, image="x" * 80, why="y" * 300) for n in range(1, 201)])
+    open_list(page, site)
+    expect(page.locator("#bkai-live li.bkai-session")).to_have_count(200)
+    assert not overflows(page)
+    page.context.close()
+
+
+def test_a_lost_service_is_said_and_found_again(page: Page, site: Site, held: str) -> None:
+    ada = site.token("ada")
+    [mine] = ask(site, ada, name="mine", fgpu="1")
+    expect(row(page, "mine")).to_be_visible()
+    # Stopped, the service cannot be restarted by the supervisor before the page has noticed its silence.
+    os.kill(site.pid("service"), signal.SIGSTOP)
+    expect(page.locator("#bkai-lost")).to_contain_text("is lost. This is how things were", timeout=60_000)
+    expect(row(page, "mine")).to_be_visible()
+    os.kill(site.pid("service"), signal.SIGCONT)
+    site.kill("service")
+    expect(page.locator("#bkai-lost")).to_be_hidden(timeout=90_000)
+    site.call(ada, "DELETE", f"/sessions/{mine['id']}")
+    expect(row(page, "mine")).to_have_count(0)
+
+
+def test_a_login_that_has_run_out_is_said(page: Page, site: Site) -> None:
+    page.context.clear_cookies()
+    site.kill("service")  # the page connects again, and finds that nobody is logged in
+    expect(page.locator("#bkai-lost")).to_contain_text("Your login has run out.", timeout=60_000)
+    page.get_by_role("link", name="Log in again").click()
+    expect(page.get_by_label("Username")).to_be_visible()
+
+
+def test_the_page_needs_a_login_and_is_not_framed(site: Site, page: Page) -> None:
+    answer = page.request.get(f"{site.url}/services/bkai/")
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+    page.context.clear_cookies()
+    page.goto(f"{site.url}/services/bkai/")
+    expect(page.get_by_label("Username")).to_be_visible()
