@@ -73,8 +73,9 @@ def _of_checkout(cache: Path, root: Path) -> Wheel:
     known = cache / f"{_digest_of(root)}.txt"
     if known.is_file() and (found := _stored(cache, known.read_text())):
         return found
-    wheel = _store(cache, pack(built_entries(root, cache)))
-    _write(known, f"{wheel.path.parent.name}/{wheel.path.name}".encode())
+    state, entries = built_entries(root, cache)
+    wheel = _store(cache, pack(entries))
+    _write(cache / f"{state}.txt", f"{wheel.path.parent.name}/{wheel.path.name}".encode())
     _forget(cache)
     return wheel
 
@@ -92,8 +93,8 @@ def _age(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def built_entries(root: Path, cache: Path) -> Entries:
-    """What a build of the source tree puts into a wheel, without touching the tree."""
+def built_entries(root: Path, cache: Path) -> tuple[str, Entries]:
+    """What a build of the source tree puts into a wheel, without touching the tree, and the state that was built."""
     cache.mkdir(parents=True, exist_ok=True)
     for left in cache.glob(f"{_SCRATCH}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -101,7 +102,9 @@ def built_entries(root: Path, cache: Path) -> Entries:
         # A copy: setuptools keeps its work beside the sources, where it would find deleted files again.
         copy = Path(scratch, "source")
         shutil.copytree(root, copy, ignore=_unneeded)
-        return _entries_of(_build(copy, Path(scratch, "out"), cache.parent / "uv"))
+        # The copy's: somebody may be editing the tree at this moment.
+        state = _digest_of(copy)
+        return state, _entries_of(_build(copy, Path(scratch, "out"), cache.parent / "uv"))
 
 
 def _build(source: Path, out: Path, uv_cache: Path) -> Path:
