@@ -178,7 +178,8 @@ def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
     # Those who wait would count, and the 101st would be refused.
     _default(c, "JupyterHub", "concurrent_spawn_limit", 0)
     given = _given(c, "JupyterHub", "tornado_settings", {})
-    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0, **given}
+    # Long enough for a refusal to be the answer to the call itself; who must wait is told so soon after.
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.5, **given}
     _default(c, "Spawner", "start_timeout", settings.queue_limit_s + settings.start_limit_s + _SPARE_S)
     _default(c, "Leased", "service_socket", str(folder.hub_socket))
     _default(c, "TreeSpawner", "log_folder", str(folder.session_logs))

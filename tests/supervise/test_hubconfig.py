@@ -67,7 +67,7 @@ def test_waiting_in_our_queue_is_no_time_out_of_the_hub(folder: DataFolder) -> N
     c = configured(folder)
     assert c.Spawner.start_timeout > 30 * 86400
     assert c.JupyterHub.concurrent_spawn_limit == 0
-    assert c.JupyterHub.tornado_settings["slow_spawn_timeout"] == 0
+    assert c.JupyterHub.tornado_settings["slow_spawn_timeout"] == 0.5
 
 
 def test_service_and_supervisor_may_do_little(folder: DataFolder) -> None:
