@@ -21,6 +21,8 @@ from jupyterhub_bkai.leasing.lifecycle import InvalidMove
 
 log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
+#: A stream ends after so many seconds and is asked for again: who has logged out meanwhile is then refused.
+STREAM_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,10 @@ class OperationHandler(HubLogin):
     async def _stream(self, events: AsyncIterator[Event]) -> None:
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("X-Accel-Buffering", "no")
+        end = asyncio.get_running_loop().time() + STREAM_S
         async for event in events:
+            if asyncio.get_running_loop().time() > end:
+                return
             if event.data is None:
                 self.write(b": hb\n\n")
             else:

@@ -171,7 +171,7 @@ async def follow(call: Call) -> AsyncIterator[Event]:
 
 
 async def _follow(call: Call, record: Record) -> AsyncIterator[Event]:
-    async with call.context.broker.watch() as watcher:
+    async with call.context.broker.watch(record.id) as watcher:
         yield Event("session", view(call, call.context.broker.records.get(record.id, record)))
         while record.state not in FINAL:
             if record.id not in await watcher.changes(HEARTBEAT_S):

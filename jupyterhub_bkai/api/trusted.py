@@ -65,7 +65,7 @@ async def acquire(context: Context, body: Who) -> AsyncGenerator[dict[str, Any] 
     first event when the request is refused.
     """
     record = await _attach(context, body)
-    async with context.broker.attend(record.id), context.broker.watch() as watcher:
+    async with context.broker.attend(record.id), context.broker.watch(record.id) as watcher:
         last: dict[str, Any] | None = None
         while True:
             record = watcher.ended.get(record.id) or context.broker.records.get(record.id) or record

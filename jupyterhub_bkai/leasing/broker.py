@@ -440,7 +440,12 @@ class Broker:
                 return record
             if record.state not in (State.GRANTED, State.STARTING):
                 raise Conflict(f"The session {record_id} is {record.state}; it cannot become ready.")
-            return draft.move(record, Move.READY, "hub", "the session answers", started_ms=draft.now.wall_ms)
+            now, duration = draft.now.wall_ms, record.request.duration_s
+            # The time somebody asked for begins when they can work, not while an image version is being made.
+            deadline = now + duration * 1000 if duration else None
+            return draft.move(
+                record, Move.READY, "hub", "the session answers", started_ms=now, deadline_ms=deadline
+            )
 
         return await self.submit(command)
 
@@ -494,9 +499,9 @@ class Broker:
         return now - self._seen.setdefault(record_id, now)
 
     @asynccontextmanager
-    async def watch(self) -> AsyncIterator["Watcher"]:
-        """Sees every change while entered."""
-        watcher = Watcher()
+    async def watch(self, only: str | None = None) -> AsyncIterator["Watcher"]:
+        """Sees every change while entered, or those of one record."""
+        watcher = Watcher(only)
         self._watchers.add(watcher)
         try:
             yield watcher
@@ -505,18 +510,26 @@ class Broker:
 
 
 class Watcher:
-    """Collects the ids that changed; a slow reader sees each once, not every step."""
+    """Collects the ids that changed; a slow reader sees each once, not every step.
 
-    def __init__(self) -> None:
+    `ended` holds the last form of records that ended since it was last cleared by the reader.
+    """
+
+    def __init__(self, only: str | None = None) -> None:
+        self._only = only
         self._ids: set[str] = set()
         self.ended: dict[str, Record] = {}
         self._event = asyncio.Event()
 
     def tell(self, ids: set[str], ended: Mapping[str, Record]) -> None:
         """Notes changed ids, and the last form of records that ended."""
-        self._ids |= ids
-        self.ended.update(ended)
-        self._event.set()
+        if self._only is not None:
+            ids = ids & {self._only}
+            ended = {key: record for key, record in ended.items() if key == self._only}
+        if ids:
+            self._ids |= ids
+            self.ended.update(ended)
+            self._event.set()
 
     async def changes(self, timeout_s: float) -> set[str]:
         """The ids that changed since the last call; empty when nothing did for `timeout_s`."""

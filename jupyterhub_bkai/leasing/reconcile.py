@@ -174,6 +174,7 @@ class Reconciler:
                 except Exception:
                     log.exception("A round of the reconcile loop failed")
                 await watcher.changes(timeout_s=1.0)
+                watcher.ended.clear()
                 # Let what comes together be looked at together.
                 await asyncio.sleep(0.02)
 
