@@ -7,7 +7,7 @@ seconds; when we are gone, the service ends it, so that nothing stays even after
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from jupyterhub_bkai.cli.plan import Item, Plan, Step
@@ -101,16 +101,17 @@ class Conductor:
         (self._session,) = await self._client.create(self._options, keepalive_s=KEEPALIVE_S)
         self._beating = asyncio.create_task(self._keep_alive(self._session.id))
         self._screen.asked(self._session)
-        async for session in self._client.events(self._session.id, patience=KEEPALIVE_S):
-            self._session = session
-            if session.state == "RUNNING":
-                self._screen.ready(session, clock() - began)
-                return session
-            if session.over or session.state == "TERMINATING":
-                break
-            if (news := doing(session)) != told:
-                told = news
-                self._screen.waiting(session, news)
+        async with aclosing(self._client.events(self._session.id, patience=KEEPALIVE_S)) as events:
+            async for session in events:
+                self._session = session
+                if session.state == "RUNNING":
+                    self._screen.ready(session, clock() - began)
+                    return session
+                if session.over or session.state == "TERMINATING":
+                    break
+                if (news := doing(session)) != told:
+                    told = news
+                    self._screen.waiting(session, news)
         why = self._session.message or self._session.cause or self._session.state
         raise Refused(f"The session ended before the program could start: {why}", reason="ended")
 
@@ -165,27 +166,30 @@ class Conductor:
     async def _program(
         self, workspace: Workspace, command: tuple[str, ...], show: Callable[[Output], None]
     ) -> int:
-        run = await workspace.run(command, cwd=self._folder, environment=self._environment)
-        self._run = run
+        self._run = await workspace.run(command, cwd=self._folder, environment=self._environment)
+        if not self.interrupted:
+            ended = await self._follow(workspace, self._run, show)
+            self._run = None
+            if ended.dropped:
+                self._screen.trouble(
+                    f"The last {ended.dropped:,} bytes of output are lost: there were too many."
+                )
         if self.interrupted:
             raise asyncio.CancelledError
-        async for event in workspace.output(run):
-            match event:
-                case Output():
-                    show(event)
-                case Broken(message):
-                    self._screen.trouble(f"{message} Trying again…")
-                case Restored():
-                    self._screen.restored()
-                case Exited(code, dropped):
-                    self._run = None
-                    if dropped:
-                        self._screen.trouble(
-                            f"The last {dropped:,} bytes of output are lost: there were too many."
-                        )
-                    if self.interrupted:
-                        raise asyncio.CancelledError
-                    return code if code >= 0 else 128 - code
+        return ended.status
+
+    async def _follow(self, workspace: Workspace, run: str, show: Callable[[Output], None]) -> Exited:
+        async with aclosing(workspace.output(run)) as events:
+            async for event in events:
+                match event:
+                    case Output():
+                        show(event)
+                    case Broken(message):
+                        self._screen.trouble(f"{message} Trying again…")
+                    case Restored():
+                        self._screen.restored()
+                    case Exited():
+                        return event
         raise Unreachable("The session stopped telling about the program.")
 
     # -- the end ------------------------------------------------------------------------------

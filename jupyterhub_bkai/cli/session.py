@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
@@ -69,15 +70,16 @@ async def _running(client: "AsyncClient", made: "Session") -> "Session":
     from jupyterhub_bkai.client.errors import Refused
 
     told = ""
-    async for one in client.events(made.id):
-        if one.state == "RUNNING":
-            return one
-        if one.over:
-            raise Refused(f"{one.title} ended before it ran: {one.message or one.state}", reason="ended")
-        news = doing(one)
-        if gist(news) != told and not as_json():
-            told = gist(news)
-            click.echo(f"{plain(one.title)}: {plain(news)}", err=True)
+    async with aclosing(client.events(made.id)) as events:
+        async for one in events:
+            if one.state == "RUNNING":
+                return one
+            if one.over:
+                raise Refused(f"{one.title} ended before it ran: {one.message or one.state}", reason="ended")
+            news = doing(one)
+            if gist(news) != told and not as_json():
+                told = gist(news)
+                click.echo(f"{plain(one.title)}: {plain(news)}", err=True)
     return made
 
 

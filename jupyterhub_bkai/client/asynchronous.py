@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -125,11 +126,12 @@ class AsyncClient:
 
     async def wait(self, id: str) -> Session:
         """The session once it runs. Raises `Refused` when it ends instead."""
-        async for session in self.events(id):
-            if session.state == "RUNNING":
-                return session
-            if session.over:
-                raise Refused(session.message or f"The session is {session.state}.", reason="ended")
+        async with aclosing(self.events(id)) as events:
+            async for session in events:
+                if session.state == "RUNNING":
+                    return session
+                if session.over:
+                    raise Refused(session.message or f"The session is {session.state}.", reason="ended")
         raise ServerProblem("The service stopped telling about the session.")
 
     async def events(self, id: str | None = None, *, patience: float = 300) -> AsyncGenerator[Session, None]:
@@ -144,24 +146,28 @@ class AsyncClient:
         answered, pause = clock(), 0.25
         while True:
             try:
-                async for session in self._stream(url):
-                    answered, pause = clock(), 0.25
-                    if told.get(session.id) != session.raw:
-                        told[session.id] = session.raw
-                        yield session
-                    if id and session.over:
-                        return
+                async with aclosing(self._stream(url)) as stream:
+                    async for session in stream:
+                        answered, pause = clock(), 0.25
+                        if told.get(session.id) != session.raw:
+                            told[session.id] = session.raw
+                            yield session
+                        if id and session.over:
+                            return
             except Unreachable:
                 if clock() - answered > patience:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10)
 
-    async def _stream(self, url: str) -> AsyncIterator[Session]:
+    async def _stream(self, url: str) -> AsyncGenerator[Session, None]:
         async with self.wire.stream("GET", url, headers={"Accept": "text/event-stream"}) as response:
-            async for event in sse.events(lines(response)):
-                if event.kind == "session":
-                    yield _as(Session, _loads(event.data))
+            reader = sse.Reader()
+            async with aclosing(lines(response)) as rows:
+                async for line in rows:
+                    event = reader.take(line)
+                    if event and event.kind == "session":
+                        yield _as(Session, _loads(event.data))
 
     # -- the machine --------------------------------------------------------------------------
 

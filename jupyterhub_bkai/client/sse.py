@@ -1,7 +1,6 @@
 """Server-sent events: lines in, events out. Pure."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,17 +11,23 @@ class Event:
     data: str
 
 
-async def events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
-    """The events in a text/event-stream; comments (heartbeats) and unknown fields are passed over."""
-    kind, data = "message", list[str]()
-    async for line in lines:
+@dataclass(slots=True)
+class Reader:
+    """Puts the lines of a text/event-stream together; comments (heartbeats) and unknown fields are passed over."""
+
+    _kind: str = "message"
+    _data: list[str] = field(default_factory=list)
+
+    def take(self, line: str) -> Event | None:
+        """The event that this line completes, if it does."""
+        if not line:
+            event = Event(self._kind, "\n".join(self._data)) if self._data else None
+            self._kind, self._data = "message", []
+            return event
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
-        if not line:
-            if data:
-                yield Event(kind, "\n".join(data))
-            kind, data = "message", []
-        elif name == "event":
-            kind = value
+        if name == "event":
+            self._kind = value
         elif name == "data":
-            data.append(value)
+            self._data.append(value)
+        return None

@@ -5,9 +5,9 @@ The token goes to the service's own host (or a subdomain of it, where each user 
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
@@ -112,13 +112,14 @@ class Wire:
             raise _unreachable(error, self.origin) from error
 
 
-async def lines(response: httpx.Response) -> AsyncIterator[str]:
+async def lines(response: httpx.Response) -> AsyncGenerator[str, None]:
     """The lines of an answer as they arrive, cut at line feeds only (data may hold other separators)."""
     rest = b""
-    async for piece in response.aiter_bytes():
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8", "replace").removesuffix("\r")
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_bytes())) as pieces:
+        async for piece in pieces:
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "replace").removesuffix("\r")
     if rest:
         yield rest.decode("utf-8", "replace")
 

@@ -8,7 +8,8 @@ import asyncio
 import base64
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from io import SEEK_END
 from typing import Any, BinaryIO, TypeVar
@@ -53,6 +54,11 @@ class Exited:
 
     code: int
     dropped: int = 0
+
+    @property
+    def status(self) -> int:
+        """The exit code as a shell gives it: 130 for a program ended by signal 2."""
+        return self.code if self.code >= 0 else 128 - self.code
 
 
 class Workspace:
@@ -127,25 +133,26 @@ class Workspace:
         """Ask a program to end, as Ctrl-C would."""
         await self._insist(lambda: self._once("DELETE", f"{self._root}run/{quote(run, safe='')}"))
 
-    async def output(self, run: str) -> AsyncIterator[Output | Broken | Restored | Exited]:
+    async def output(self, run: str) -> AsyncGenerator[Output | Broken | Restored | Exited, None]:
         """What a program writes, as it comes, each byte once; last of all how it ended."""
         url = f"{self._root}run/{quote(run, safe='')}/output"
         clock = asyncio.get_running_loop().time
         offset, heard, pause, broken = 0, clock(), 0.25, False
         while True:
             try:
-                async for line in self._lines(url, offset):
-                    heard, pause = clock(), 0.25
-                    if broken:
-                        broken = False
-                        yield Restored()
-                    event = _event(line, offset)
-                    if event is None:
-                        continue
-                    yield event
-                    if isinstance(event, Exited):
-                        return
-                    offset += len(event.data)
+                async with aclosing(self._lines(url, offset)) as rows:
+                    async for line in rows:
+                        heard, pause = clock(), 0.25
+                        if broken:
+                            broken = False
+                            yield Restored()
+                        event = _event(line, offset)
+                        if event is None:
+                            continue
+                        yield event
+                        if isinstance(event, Exited):
+                            return
+                        offset += len(event.data)
             except Unreachable as error:
                 await self._alive()
                 if clock() - heard > self._patience:
@@ -156,11 +163,12 @@ class Workspace:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5)
 
-    async def _lines(self, url: str, offset: int) -> AsyncIterator[str]:
+    async def _lines(self, url: str, offset: int) -> AsyncGenerator[str, None]:
         async with self._wire.stream("GET", url, params={"from": str(offset)}) as response:
             yield ""  # the connection stands, even if the program has nothing to say
-            async for line in lines(response):
-                yield line
+            async with aclosing(lines(response)) as rows:
+                async for line in rows:
+                    yield line
 
     # -- through thick and thin ---------------------------------------------------------------
 
