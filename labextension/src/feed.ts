@@ -62,7 +62,7 @@ export class Feed implements IDisposable {
         continue;
       }
       try {
-        this._happened({ kind: 'answered', ...(await this._api.look()) });
+        this._happened({ kind: 'answered', ...(await this._api.look()), at: Date.now() });
         failures = 0;
         await this._follow();
         await this._pause(PAUSES_MS[0] ?? 0);
@@ -77,7 +77,10 @@ export class Feed implements IDisposable {
     this._following = new AbortController();
     const { signal } = this._following;
     try {
-      await this._api.follow(session => this._happened({ kind: 'changed', session }), signal);
+      await this._api.follow(
+        session => this._happened({ kind: 'changed', session, at: Date.now() }),
+        signal
+      );
     } catch (error) {
       // A stream that breaks off says nothing yet: whether the service is there, the next look tells.
       if (!signal.aborted) {

@@ -44,9 +44,7 @@ function Other({ session, trans }: { session: Session; trans: TranslationBundle 
   return (
     <li>
       <div className="bkai-row">
-        <span className="bkai-name" title={name}>
-          {name}
-        </span>
+        <span className="bkai-name">{name}</span>
         <StateBadge state={session.state} trans={trans} />
       </div>
       <div className="bkai-row bkai-quiet">

@@ -26,6 +26,8 @@ export interface Around {
   trans: TranslationBundle;
 }
 
+type Silent = Extract<View, { kind: 'silent' }>;
+
 /** The panel as a widget of the shell. */
 export class SessionPanel extends ReactWidget {
   constructor(private readonly _around: Around) {
@@ -58,7 +60,7 @@ function Page({ view, around }: { view: View; around: Around }): ReactElement {
         {view.kind === 'loading' && (
           <p className="bkai-quiet">{trans.__('Asking the session service…')}</p>
         )}
-        {view.kind === 'silent' && <Silence message={view.message} feed={feed} trans={trans} />}
+        {view.kind === 'silent' && <Silence view={view} feed={feed} trans={trans} />}
       </div>
       {view.kind === 'outside' && (
         <p className="bkai-note">
@@ -67,20 +69,18 @@ function Page({ view, around }: { view: View; around: Around }): ReactElement {
           )}
         </p>
       )}
-      {known && <KnownPage known={known} stale={view.kind === 'silent'} around={around} />}
+      {known && <KnownPage known={known} around={around} />}
     </div>
   );
 }
 
-function Silence(props: {
-  message: string | null;
-  feed: Feed;
-  trans: TranslationBundle;
-}): ReactElement {
-  const { message, feed, trans } = props;
+function Silence(props: { view: Silent; feed: Feed; trans: TranslationBundle }): ReactElement {
+  const { view, feed, trans } = props;
+  const at = view.known && new Date(view.known.at).toLocaleTimeString();
   return (
     <div className="bkai-note bkai-note-warn">
-      <p>{silence(message, trans)}</p>
+      <p>{silence(view.message, trans)}</p>
+      {at && <p>{trans.__('This is how things were at %1.', at)}</p>}
       <button type="button" className="bkai-link" onClick={() => feed.retry()}>
         {trans.__('Try now')}
       </button>
@@ -88,17 +88,14 @@ function Silence(props: {
   );
 }
 
-function KnownPage(props: { known: Known; stale: boolean; around: Around }): ReactElement {
-  const { known, stale, around } = props;
+function KnownPage({ known, around }: { known: Known; around: Around }): ReactElement {
   const { session } = known;
   const { trans } = around;
   return (
-    <div className={stale ? 'bkai-stale' : undefined}>
+    <>
       <header>
         <div className="bkai-row">
-          <h3 className="bkai-name" title={title(session)}>
-            {title(session) || trans.__('default')}
-          </h3>
+          <h3 className="bkai-name">{title(session) || trans.__('default')}</h3>
           <StateBadge state={session.state} trans={trans} />
         </div>
         <p className="bkai-quiet" title={trans.__('Image version')}>
@@ -116,7 +113,7 @@ function KnownPage(props: { known: Known; stale: boolean; around: Around }): Rea
       <Facts session={session} skew={known.skew} trans={trans} />
       <Stop session={session} stop={around.stop} trans={trans} />
       <Others others={known.others} pages={around.pages} trans={trans} />
-    </div>
+    </>
   );
 }
 

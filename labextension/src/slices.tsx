@@ -18,7 +18,7 @@ export function Slices({ session, trans }: Props): ReactElement {
   return (
     <section className="bkai-card" aria-label={trans.__('Slice')}>
       <p className="bkai-amount" title={session.accelerator}>
-        {amount(session, trans)}
+        {session.slices.length ? amount(session, trans) : trans.__('No accelerator')}
       </p>
       {session.slices.length ? (
         session.slices.map(slice => (

@@ -8,7 +8,7 @@ import type { ReactElement } from 'react';
 import { Refused } from './api.js';
 import type { Feed } from './feed.js';
 import { knownIn } from './view.js';
-import { amount, silence } from './words.js';
+import { amount } from './words.js';
 
 /** What is at work in this session. */
 export interface AtWork {
@@ -56,7 +56,12 @@ export async function stopSession(around: Stopping): Promise<void> {
     Notification.error(
       reason
         ? trans.__('The session goes on: %1', reason)
-        : trans.__('The session goes on: %1', silence(null, trans))
+        : trans.__(
+            'The session goes on: the session service does not answer; try again in a moment.'
+          ),
+      {
+        autoClose: false
+      }
     );
     return;
   }

@@ -9,6 +9,8 @@ export interface Known {
   others: readonly Session[];
   /** How far the service's clock is ahead of this one, in milliseconds. */
   skew: number;
+  /** When this was so, by this computer's clock. */
+  at: number;
 }
 
 /** What the panel shows. */
@@ -22,8 +24,8 @@ export type View =
 
 /** What can happen. */
 export type Happening =
-  | { kind: 'answered'; session: Session; sessions: readonly Session[]; skew: number }
-  | { kind: 'changed'; session: Session }
+  | { kind: 'answered'; session: Session; sessions: readonly Session[]; skew: number; at: number }
+  | { kind: 'changed'; session: Session; at: number }
   | { kind: 'failed'; message: string | null }
   | { kind: 'outside' };
 
@@ -31,13 +33,13 @@ export type Happening =
 export function next(view: View, happening: Happening): View {
   switch (happening.kind) {
     case 'answered': {
-      const { session, sessions, skew } = happening;
+      const { session, sessions, skew, at } = happening;
       const others = inOrder(sessions.filter(other => other.id !== session.id && !isOver(other)));
-      return { kind: 'known', session, others, skew };
+      return { kind: 'known', session, others, skew, at };
     }
     case 'changed': {
       const known = knownIn(view);
-      return known ? { kind: 'known', ...withChange(known, happening.session) } : view;
+      return known ? { kind: 'known', ...known, ...change(known, happening) } : view;
     }
     case 'failed':
       return { kind: 'silent', known: knownIn(view), message: happening.message };
@@ -51,16 +53,16 @@ export function knownIn(view: View): Known | null {
   return view.kind === 'known' ? view : view.kind === 'silent' ? view.known : null;
 }
 
-function withChange(known: Known, changed: Session): Known {
-  const { session, others, skew } = known;
-  if (changed.id === session.id) {
-    return { session: changed, others, skew };
+function change(known: Known, news: { session: Session; at: number }): Partial<Known> {
+  const { session: changed, at } = news;
+  if (changed.id === known.session.id) {
+    return { session: changed, at };
   }
-  if (changed.user !== session.user) {
-    return { session, others, skew };
+  if (changed.user !== known.session.user) {
+    return { at };
   }
-  const rest = others.filter(other => other.id !== changed.id);
-  return { session, others: inOrder(isOver(changed) ? rest : [...rest, changed]), skew };
+  const rest = known.others.filter(other => other.id !== changed.id);
+  return { others: inOrder(isOver(changed) ? rest : [...rest, changed]), at };
 }
 
 /** Running ones first, then in the order they were asked for; ids sort by time. */

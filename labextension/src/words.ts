@@ -43,7 +43,7 @@ export function amount(session: Session, trans: TranslationBundle): string {
   if (session.fgpu) {
     return trans.__('%1 fGPU', session.fgpu);
   }
-  return session.slices.length ? session.accelerator : trans.__('No accelerator');
+  return session.slices.length ? session.accelerator : trans.__('no accelerator');
 }
 
 /** Why the panel has no fresh answer. */

@@ -5,7 +5,7 @@ import { knownIn, next } from '../lib/view.js';
 
 const session = (id, state = 'RUNNING', more = {}) => ({ id, user: 'alice', state, ...more });
 const mine = session('a');
-const answered = (...sessions) => ({ kind: 'answered', session: mine, sessions, skew: 5 });
+const answered = (...sessions) => ({ kind: 'answered', session: mine, sessions, skew: 5, at: 1 });
 const ids = view => knownIn(view).others.map(other => other.id);
 const known = (...others) => next({ kind: 'loading' }, answered(mine, ...others));
 
@@ -20,8 +20,14 @@ test('others: not this one, not those that are over, running ones first', () => 
 });
 
 test('a change of this session', () => {
-  const view = next(known(), { kind: 'changed', session: session('a', 'TERMINATING') });
+  const view = next(known(), {
+    kind: 'changed',
+    session: session('a', 'TERMINATING'),
+    at: 2
+  });
   assert.equal(view.session.state, 'TERMINATING');
+  assert.equal(view.skew, 5);
+  assert.equal(view.at, 2);
 });
 
 test('others come, change and go', () => {

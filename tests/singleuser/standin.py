@@ -1,8 +1,8 @@
 """A small real HTTP server in the place of the hub and the service, speaking what a session needs of both.
 
-`/hub/api` knows one user by one token; `/services/bkai/api/v1` has sessions that a test changes, pushes every change
-to open event streams and remembers what it was asked. It can fall silent, or answer as a proxy does for a dead
-service.
+`/hub/api` knows one user by one token, and lets any browser in as that user. `/services/bkai/api/v1` has sessions
+that a test changes, pushes every change to open event streams and remembers what it was asked. It can fall silent,
+or answer as a proxy does for a dead service.
 """
 
 import json
@@ -11,6 +11,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 USER = "alice"
 USER_TOKEN = "the-token-of-a-person"
@@ -136,7 +137,8 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._json(200, {})
+        login = self.path == "/hub/api/oauth2/token"
+        self._json(200, {"access_token": USER_TOKEN, "token_type": "Bearer"} if login else {})
 
     def do_DELETE(self) -> None:
         self._service("DELETE")
@@ -145,6 +147,9 @@ class Answering(BaseHTTPRequestHandler):
         pass
 
     def _hub(self) -> None:
+        if self.path.startswith("/hub/api/oauth2/authorize"):
+            self._let_in()
+            return
         if self.path.startswith("/hub/api/user"):
             token = self.headers.get("Authorization", "").removeprefix("token ")
             if token not in (USER_TOKEN, SERVER_TOKEN):
@@ -154,6 +159,15 @@ class Answering(BaseHTTPRequestHandler):
             self._json(200, {"kind": "user", "name": USER, "admin": False, "groups": [], "scopes": scopes})
             return
         self._json(200, {"version": "6.1.1"})
+
+    def _let_in(self) -> None:
+        """The hub knows this browser's user and asks nothing."""
+        asked = parse_qs(urlsplit(self.path).query)
+        self.send_response(302)
+        back = urlencode({"code": "once", "state": asked["state"][0]})
+        self.send_header("Location", f"{asked['redirect_uri'][0]}?{back}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _service(self, method: str) -> None:
         path = self.path.removeprefix("/services/bkai/api/v1")

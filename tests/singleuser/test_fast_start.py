@@ -101,6 +101,10 @@ def test_lab_shows_what_the_image_holds_and_asks_nobody_for_updates(
 ) -> None:
     with running(OURS, environment(standin, tmp_path, free_port()), tmp_path, tmp_path / "log") as server:
         config = look(server)["config"]
+        with server.client() as http:
+            notifications = http.get("lab/api/settings/@jupyterlab/apputils-extension:notification").json()
+    defaults = {name: of["default"] for name, of in notifications["schema"]["properties"].items()}
+    assert (defaults["fetchNews"], defaults["checkForUpdates"]) == ("false", False)
     assert "Extension Manager is 'readonly'" in (tmp_path / "log").read_text()
     assert config["news"] == {"disabled": True}
 
