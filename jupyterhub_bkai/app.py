@@ -27,6 +27,7 @@ from jupyterhub_bkai.api import openapi, trusted
 from jupyterhub_bkai.api.auth import OAuthCallback, hub_oauth
 from jupyterhub_bkai.api.context import Context, Realised
 from jupyterhub_bkai.api.operations import MAX_BODY, Nothing, Operation, OperationHandler
+from jupyterhub_bkai.api.tickets import Tickets
 from jupyterhub_bkai.builds import catalog, foundation
 from jupyterhub_bkai.builds.environment import Environments
 from jupyterhub_bkai.clock import Clock
@@ -199,6 +200,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
         statement=selection.statement,
         process_users="real" if os.geteuid() == 0 else "single",
         enforcement=ENFORCEMENT,
+        tickets=Tickets(hashlib.sha256(f"bkai tickets {secrets.service_token}".encode()).digest()),
     )
     write_facts(data, Facts(context.fake, context.process_users, context.enforcement, context.statement))
     cookie_key = hashlib.sha256(f"bkai cookies {secrets.service_token}".encode()).digest()

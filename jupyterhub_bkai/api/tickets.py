@@ -1,8 +1,11 @@
 """Passes for the Hub's form: who may ask, for whom, what would happen to a request.
 
-The form is a page of the Hub and has no login to the service; the Hub asks for a ticket over the trusted socket
-and writes it into the page. It opens nothing but the form's live answer. Tickets live in memory: after a restart
-of the service an open form works on without its live answer.
+The form is a page of the Hub and has no login to the service, so the Hub asks for a ticket over the trusted socket
+and writes it into the page. It opens nothing but the form's live answer, for twelve hours.
+
+Why not the browser's login: a script can follow the Hub's OAuth redirects only as a `no-cors` request (otherwise the
+Hub wants its XSRF token on the way and the redirects go round), which every page of the same origin can make, other
+people's sessions included; and an administrator who asks for somebody else would be answered for themselves.
 """
 
 import base64
@@ -20,6 +23,7 @@ class Tickets:
     """Issues and reads tickets; only the one who issued a ticket can read it."""
 
     def __init__(self, key: bytes | None = None) -> None:
+        # With a lasting key an open form keeps its live answer over a restart of the service.
         self._key = key or os.urandom(32)
 
     def issue(self, person: Person, now_ms: int) -> str:

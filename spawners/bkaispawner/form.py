@@ -97,7 +97,7 @@ async def render(spawner: Any) -> str:
         answer = await spawner.trusted.choices(user.name, [group.name for group in user.groups], user.admin)
     except PublicError as error:
         return page(error=error.message)
-    values = refused.values if refused else dict(spawner.user_options or {})
+    values = refused.values if refused else _last_time(spawner)
     return page(
         offer=answer["offer"],
         values=values,
@@ -115,6 +115,11 @@ async def render(spawner: Any) -> str:
             "returned": refused is not None,
         },
     )
+
+
+def _last_time(spawner: Any) -> Raw:
+    """What this server was started with before; how many it was and what they were called is asked anew."""
+    return {k: v for k, v in (spawner.user_options or {}).items() if k not in ("count", "name")}
 
 
 def page(

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from tests.browser.people import PHONE, chromium, log_in, overflows
 from tests.chain.site import Site, remove
@@ -78,12 +78,17 @@ def card(page: Page) -> None:
     page.get_by_role("radio", name="NVIDIA H100 80GB HBM3").last.check()
 
 
-def asked(page: Page, change: Callable[[], None]) -> dict[str, Any]:
-    """The options that the live check sends after a change."""
-    with page.expect_request("**/form/check") as request:
+def asks(page: Page, change: Callable[[], None], **wanted: str | None) -> None:
+    """After a change the live check is asked with these options; None for one that is not sent."""
+
+    def fits(request: Request) -> bool:
+        if not request.url.endswith("/form/check"):
+            return False
+        options = json.loads(request.post_data or "")["options"]
+        return all(options.get(key) == value for key, value in wanted.items())
+
+    with page.expect_request(fits):
         change()
-    body: dict[str, Any] = json.loads(request.value.post_data or "")
-    return dict(body["options"])
 
 
 def test_what_would_happen_is_said_while_one_types(page: Page) -> None:
@@ -107,13 +112,11 @@ def test_fgpu_and_share_stay_in_step_and_one_is_sent(page: Page) -> None:
     fgpu, share = page.locator("#bkai-fgpu"), page.locator("#bkai-gpu")
     expect(fgpu).to_have_value("1")
     expect(share).to_have_value("0.5")
-    sent = asked(page, lambda: share.fill("0.25"))
+    asks(page, lambda: share.fill("0.25"), gpu="0.25", fgpu=None)
     expect(fgpu).to_have_value("0.5")
-    assert (sent.get("gpu"), sent.get("fgpu")) == ("0.25", None)
     expect(page.locator("#bkai-amount-words")).to_contain_text("25 % of one NVIDIA H100 80GB HBM3")
-    sent = asked(page, lambda: fgpu.fill("0.7"))
+    asks(page, lambda: fgpu.fill("0.7"), gpu=None, fgpu="0.7")
     expect(share).to_have_value("0.35")
-    assert (sent.get("gpu"), sent.get("fgpu")) == (None, "0.7")
     slider = page.get_by_role("slider")
     slider.focus()
     slider.press("ArrowRight")
@@ -123,8 +126,8 @@ def test_fgpu_and_share_stay_in_step_and_one_is_sent(page: Page) -> None:
     expect(share).to_have_value("2")
     expect(page.locator("#bkai-amount-words")).to_have_text("2 whole NVIDIA H100 80GB HBM3")
     expect(page.locator("#bkai-summary")).to_contain_text("4 fGPU = 2 whole")
-    sent = asked(page, lambda: page.get_by_role("radio", name="None").check())
-    assert not {"fgpu", "gpu", "spread", "mig"} & set(sent)
+    none = page.get_by_role("radio", name="None")
+    asks(page, none.check, accelerator="none", fgpu=None, gpu=None, spread=None, mig=None)
 
 
 def test_an_amount_between_the_steps_names_both_neighbours(page: Page) -> None:
@@ -221,6 +224,40 @@ def test_without_the_live_answer_the_form_works_and_loses_nothing(page: Page, si
     assert site.sessions(site.token("ada")) == []
 
 
+def test_the_live_answer_comes_back_after_the_service_was_killed(page: Page, site: Site) -> None:
+    site.kill("service")
+    page.get_by_label("Processor cores").fill("0.2")
+    expect(page.locator("#bkai-outlook")).to_contain_text("No answer from the session service")
+    expect(page.locator("#bkai-outlook")).to_have_text("Starts at once", timeout=60_000)
+
+
+def test_an_administrator_asks_for_somebody_else(browser: Browser, site: Site) -> None:
+    """The live answer is for whom the session is for: bob may not use more than there is, whoever asks."""
+    site.token("bob")
+    page = log_in(browser, site, "admin")
+    page.goto(f"{site.url}/hub/spawn/bob/given")
+    expect(page.get_by_text("You ask for bob, not for yourself.")).to_be_visible()
+    expect(page.locator("#bkai-outlook")).to_have_text("Starts at once")
+    page.locator("summary", has_text="More").click()
+    page.get_by_label("Name", exact=True).fill("renamed")
+    with page.expect_request(
+        lambda request: request.method == "POST" and "/hub/spawn/" in request.url
+    ) as sent:
+        page.get_by_role("button", name="Start session").click()
+    assert "/hub/spawn/bob/renamed?" in sent.value.url
+    bob = site.token("bob")
+    site.until(lambda: site.states(bob).keys() == {"renamed"}, 30, "bob has the session")
+    site.until(
+        lambda: "given" not in site.hub("GET", "/users/bob?include_stopped_servers=1").json()["servers"],
+        10,
+        "the name that the page was opened with is forgotten",
+    )
+    [one] = site.sessions(bob)
+    site.call(bob, "DELETE", f"/sessions/{one['id']}")
+    site.until(lambda: not site.sessions(bob), 60, "bob's session has ended")
+    page.context.close()
+
+
 def test_without_any_script_it_is_sent_and_comes_back_with_the_sentences(
     page: Page, browser: Browser, site: Site
 ) -> None:
@@ -310,7 +347,7 @@ def test_fake_devices_are_said_on_the_form_and_on_every_page(page: Page, site: S
     expect(page.locator(".bkai-honest")).to_contain_text("Booked, not enforced.")
     for path in ("/hub/spawn", "/hub/home", "/hub/token", "/services/bkai/"):
         page.goto(site.url + path)
-        expect(page.get_by_role("note")).to_contain_text("This site uses fake GPUs")
+        expect(page.get_by_label("About this site")).to_contain_text("This site uses fake GPUs")
 
 
 def test_a_ticket_opens_nothing_but_the_live_answer(page: Page, site: Site) -> None:

@@ -243,6 +243,12 @@ async def test_rendered_for_a_spawner_with_ticket_place_and_last_choices() -> No
     assert checked(html, "accelerator") == ["cuda"]
 
 
+async def test_the_last_start_is_repeated_but_for_its_number_and_name() -> None:
+    html = await form.render(spawner(Service(), "train", {"count": "3", "name": "other", "cpu": "2.5"}))
+    values = {key: Elements(html).named(key)[0]["value"] for key in ("count", "name", "cpu")}
+    assert values == {"count": "1", "name": "", "cpu": "2.5"}
+
+
 async def test_without_the_service_the_page_says_so() -> None:
     html = await form.render(spawner(Service(down=True)))
     assert "The platform&#39;s service does not answer." in html

@@ -224,7 +224,7 @@ function show(page) {
     version: `${image.title} (${image.version})`,
     group: group.title || group.name,
     accelerator: slot ? fgpu + page.accelerator : texts.noAccelerator,
-    cpu: texts.cores(Number(page.value("cpu") || 1)),
+    cpu: texts.cores(page.value("cpu") || "1"),
     memory: texts.memory(page.value("memory"), page.value("shm")),
     duration: page.value("duration") || texts.noDeadline,
     count: page.count() > 1 ? String(page.count()) : "",

@@ -1,9 +1,8 @@
 // Every sentence that the pages' scripts show, in one place: a translation replaces this file.
 
-const many = (count, one, other) => (count === 1 ? one : other.replace("#", String(count)));
+const many = (count, one, other) => (Number(count) === 1 ? one : other.replace("#", String(count)));
 
 export const texts = {
-  none: "None",
   noAccelerator: "no accelerator",
   ofOne: (percent, model) => `${percent} % of one ${model}`,
   whole: (count, model) => (count === 1 ? `one whole ${model}` : `${count} whole ${model}`),
@@ -17,7 +16,6 @@ export const texts = {
     `MIG profile ${profile}: ${memory} GB of memory and ${compute} of the compute units, cut in hardware`,
   noSlot: (group) => `not in ${group}`,
   noDevice: (group) => `none in ${group} at present`,
-  wholeOnly: "given out whole only",
   typeNotHere: (group) => `not in ${group}`,
   folderNotHere: (group) => `not shared in ${group}`,
   folderReadOnly: (group) => `read only in ${group}`,
@@ -35,7 +33,6 @@ export const texts = {
   startsLater: "Would wait",
   startsNever: "Cannot start",
   toMend: (count) => many(count, "One thing to mend", "# things to mend"),
-  checking: "Checking…",
   noAnswer: "No answer from the session service just now. You can send the form all the same.",
   stale: "This page is old; reload it to see again whether a session would start at once.",
   start: (count) => many(count, "Start session", "Start # sessions"),
@@ -66,7 +63,6 @@ export const texts = {
     "queue-limit": "waited too long", refused: "refused", "device-lost": "its device failed",
   },
   defaultName: "default",
-  of: (share, model) => `${share} of ${model}`,
   card: (index) => `card ${index}`,
   cards: (list) => `cards ${list}`,
   migShare: (fgpu, percent) => `${fgpu} fGPU, ${percent} % of the card`,
@@ -93,7 +89,6 @@ export const texts = {
   cancelText: (position) => `It loses its place in the queue (number ${position}).`,
   cancelPlain: "It is given up before it has started.",
   stopping: "Stopping…",
-  keep: "Keep it",
   emptyTitle: "No session just now",
   emptyText: "A session is JupyterLab with the software and the part of a GPU that you choose.",
   emptyAction: "Start a session",
@@ -107,8 +102,6 @@ export const texts = {
   logIn: "Log in again",
   failed: (what) => `That did not work: ${what}`,
   noLogs: "Nothing has been printed yet.",
-  copied: "Copied.",
-  started: (name) => `${name} runs now.`,
   announce: (name, state) => `${name}: ${state}`,
   cpuUse: (booked, total) => `${booked} of ${total}`,
   memoryUse: (booked, total) => `${booked} of ${total}`,
