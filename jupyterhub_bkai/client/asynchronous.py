@@ -143,25 +143,29 @@ class AsyncClient:
         url = self.wire.api(_path(id, "events") if id else "/events")
         clock = asyncio.get_running_loop().time
         told: dict[str, Json] = {}
-        answered, pause = clock(), 0.25
+        lost: float | None = None
+        pause = 0.25
         while True:
             try:
                 async with aclosing(self._stream(url)) as stream:
                     async for session in stream:
-                        answered, pause = clock(), 0.25
-                        if told.get(session.id) != session.raw:
+                        lost, pause = None, 0.25
+                        if session and told.get(session.id) != session.raw:
                             told[session.id] = session.raw
                             yield session
-                        if id and session.over:
+                        if session and id and session.over:
                             return
             except Unreachable:
-                if clock() - answered > patience:
+                lost = lost or clock()
+                if clock() - lost > patience:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10)
 
-    async def _stream(self, url: str) -> AsyncGenerator[Session, None]:
+    async def _stream(self, url: str) -> AsyncGenerator[Session | None, None]:
+        """The sessions of one connection; None when it stands, since there may be no session to tell of."""
         async with self.wire.stream("GET", url, headers={"Accept": "text/event-stream"}) as response:
+            yield None
             reader = sse.Reader()
             async with aclosing(lines(response)) as rows:
                 async for line in rows:

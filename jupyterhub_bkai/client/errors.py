@@ -9,21 +9,13 @@
 No error of the HTTP library ever leaves this package.
 """
 
-from collections.abc import Mapping
+from jupyterhub_bkai.errors import PublicError
 
 
-class BkaiError(Exception):
+class BkaiError(PublicError):
     """Anything this package raises on purpose."""
 
     default_reason = "error"
-
-    def __init__(
-        self, message: str, *, reason: str | None = None, fields: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.reason = reason or self.default_reason
-        self.fields = dict(fields or {})
 
 
 class Refused(BkaiError):

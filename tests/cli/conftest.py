@@ -95,3 +95,11 @@ def runnable(
     variables["BKAI_TOKEN"] = USER_TOKEN
     yield service
     shutil.rmtree(session_server.home / ".bkai-run", ignore_errors=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty folder to run."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder

@@ -47,13 +47,6 @@ def started(variables: Environment, *arguments: object) -> Iterator["subprocess.
         process.communicate()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return folder
-
-
 # -- the phases -------------------------------------------------------------------------------
 
 

@@ -47,13 +47,6 @@ def relay(site: Site) -> Iterator[Relay]:
     relay.close()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return folder
-
-
 def nothing_is_left(site: Site, token: str) -> bool:
     """No live session, no server in the hub, nothing booked; the session took its processes and files along."""
     servers = site.hub("GET", "/users/carla").json()["servers"]

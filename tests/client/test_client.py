@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from fractions import Fraction
 
 import pytest
@@ -130,6 +131,26 @@ async def test_events_survive_a_restart_of_the_service() -> None:
                 await anext(events)
         finally:
             second.close()
+
+
+async def test_patience_begins_when_the_connection_is_lost() -> None:
+    """A session about which nothing changes for long is no reason to give up at the first hitch."""
+    first = FakeService().start()
+    port = int(first.url.rpartition(":")[2])
+    async with AsyncClient(first.url, first.token) as client:
+        (session,) = await client.create()
+        async with aclosing(client.events(session.id, patience=1)) as events:
+            await anext(events)
+            waiting = asyncio.ensure_future(anext(events))
+            assert not (await asyncio.wait([waiting], timeout=1.5))[0]
+            first.close()
+            assert not (await asyncio.wait([waiting], timeout=0.3))[0]
+            second = FakeService(sessions=first.sessions, port=port, history=first.history).start()
+            try:
+                second.stop(session.id)
+                assert (await asyncio.wait_for(waiting, 10)).state == "TERMINATED"
+            finally:
+                second.close()
 
 
 async def test_events_give_up_in_the_end() -> None:
