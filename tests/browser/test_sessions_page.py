@@ -235,6 +235,30 @@ def test_a_lost_service_is_said_and_found_again(page: Page, site: Site, held: st
     expect(row(page, "mine")).to_have_count(0)
 
 
+def test_a_stream_that_ends_in_order_is_taken_up_again_without_a_word(
+    page: Page, site: Site, held: str
+) -> None:
+    """The service ends streams after a while. What comes after two such ends can only come by a third stream."""
+
+    def answer(route: Route) -> None:
+        route.fulfill(status=200, content_type="text/event-stream", body="event: ready\ndata: {}\n\n")
+
+    page.add_init_script(
+        """document.addEventListener("DOMContentLoaded", () => new MutationObserver(() => { window.worried = true; })
+            .observe(document.getElementById("bkai-lost"), { childList: true }));"""
+    )
+    page.route("**/api/v1/events", answer, times=2)
+    open_list(page, site)
+    with page.expect_request("**/api/v1/events"):
+        pass
+    ada = site.token("ada")
+    [mine] = ask(site, ada, name="late", fgpu="1")
+    expect(row(page, "late")).to_be_visible()
+    assert page.evaluate("window.worried") is None
+    site.call(ada, "DELETE", f"/sessions/{mine['id']}")
+    expect(row(page, "late")).to_have_count(0)
+
+
 def test_a_login_that_has_run_out_is_said(page: Page, site: Site) -> None:
     page.context.clear_cookies()
     site.kill("service")  # the page connects again, and finds that nobody is logged in

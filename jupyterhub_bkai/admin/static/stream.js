@@ -40,14 +40,18 @@ export class Stream {
       window.clearTimeout(watch);
       watch = window.setTimeout(() => abort.abort(new Error("silence")), SILENCE);
     };
+    let some = false;
     const heard = (name, data) => {
+      some = true;
       this.pause = 1;
       this.events[name]?.(data);
     };
     try {
       alive();
       await read(await this.open(abort.signal), heard, alive);
-      throw new Error("the stream ended");
+      // The service ends streams from time to time, so that those nobody reads do not stay: no reason to worry anybody.
+      if (!some) throw new Error("the stream ended at once");
+      if (abort === this.abort) this.timer = window.setTimeout(() => void this.connect(), 1000);
     } catch (error) {
       if (abort !== this.abort) return;
       this.close();
