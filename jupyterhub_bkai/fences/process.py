@@ -24,6 +24,10 @@ KILL_PATIENCE_S = 10.0
 LOOK_EVERY_S = 0.02
 #: how often to look for processes that were forked while their parents were being stopped
 STOP_ROUNDS = 50
+#: how often to look for processes born while we looked at the others
+LOOK_ROUNDS = 50
+#: the parent of the kernel's own threads, which have no environment
+KERNEL = 2
 
 
 class Identity(NamedTuple):
@@ -84,16 +88,16 @@ class ProcessFence:
 
     def alive(self, lease_id: str) -> list[int]:
         """The processes that carry the lease; an empty list is the proof that there are none."""
-        # A process that is just starting a program shows no environment for a moment, and one that forks
-        # and ends is missed by a listing read too late: "nothing" has to be seen twice.
+        # Nothing in /proc is read at one moment: "nothing" has to be seen twice.
         return sorted(self._carriers(lease_id) or self._carriers(lease_id))
 
     def survey(self) -> dict[str, list[int]]:
         """Every lease that something carries, with those processes: one look for all leases together."""
-        processes = proctable.table()
+        processes: dict[int, proctable.Stat] = {}
         roots: dict[str, set[int]] = {}
-        for pid, facts in processes.items():
-            if facts.alive and (lease_id := _marked(pid, facts)):
+        for pid, facts, lease_id in _look():
+            processes[pid] = facts
+            if lease_id is not None:
                 roots.setdefault(lease_id, set()).add(pid)
         if self.groups:
             for lease_id in self.groups.leases():
@@ -129,12 +133,16 @@ class ProcessFence:
         return not who.alive()
 
     def _carriers(self, lease_id: str) -> dict[int, Identity]:
-        processes = proctable.table()
-        roots = {pid for pid, facts in processes.items() if facts.alive and _marked(pid, facts) == lease_id}
+        processes: dict[int, proctable.Stat] = {}
+        roots = set()
+        for pid, facts, marked in _look():
+            processes[pid] = facts
+            if marked == lease_id:
+                roots.add(pid)
         for pid in self.groups.pids(lease_id) if self.groups else ():
             roots.add(pid)
-            if pid not in processes and (facts := proctable.stat(pid)):
-                processes[pid] = facts  # born since the table was read
+            if pid not in processes and (born := proctable.stat(pid)):
+                processes[pid] = born
         # Whoever asks is not part of what it asks about, even where it was started from a session.
         found = proctable.descendants(processes, roots) - {os.getpid()}
         return {
@@ -152,9 +160,11 @@ class ProcessFence:
         stopped: set[Identity] = set()
         for _ in range(STOP_ROUNDS):
             before = len(stopped)
-            for who in self._marked_ones(lease_id):
+            for pid, facts, marked in _look():
                 # At once, not after the look: what replaces itself all the time is somebody else by then.
-                if who not in stopped and who.signal(signal.SIGSTOP):
+                who = Identity(boot_id(), pid, facts.start_time)
+                if marked == lease_id and who not in stopped and pid != os.getpid():
+                    who.signal(signal.SIGSTOP)
                     stopped.add(who)
             for who in set(self._carriers(lease_id).values()) - stopped:
                 who.signal(signal.SIGSTOP)
@@ -162,12 +172,6 @@ class ProcessFence:
             if len(stopped) == before:
                 break
         self._signal(lease_id, signal.SIGKILL)
-
-    def _marked_ones(self, lease_id: str) -> Iterator[Identity]:
-        for pid in proctable.pids():
-            facts = proctable.stat(pid)
-            if facts and facts.alive and _marked(pid, facts) == lease_id and pid != os.getpid():
-                yield Identity(boot_id(), pid, facts.start_time)
 
     def _gone_within(self, lease_id: str, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -178,10 +182,37 @@ class ProcessFence:
         return True
 
 
-def _marked(pid: int, facts: proctable.Stat) -> str | None:
-    """The lease that the environment of a process names, if it does and if we may read it."""
-    environment = b"\0" + proctable.environment(pid, facts)
-    _, found, after = environment.partition(f"\0{MARKER}=".encode())
+def _look() -> Iterator[tuple[int, proctable.Stat, str | None]]:
+    """Every process, with the lease that its environment names; some may come twice, the last word counts.
+
+    Those born while we look come, too, until there are no new ones: otherwise something that forks and ends
+    all the time would always be one pid ahead.
+    """
+    seen: set[int] = set()
+    unsure = []
+    for _ in range(LOOK_ROUNDS):
+        born = [pid for pid in proctable.pids() if pid not in seen]
+        if not born:
+            break
+        seen.update(born)
+        for pid in born:
+            facts = proctable.stat(pid)
+            if facts is None:
+                continue
+            environment = proctable.environment(pid, facts) if facts.alive else b""
+            yield pid, facts, _marked(environment)
+            if not environment and facts.alive and facts.parent not in (0, KERNEL):
+                unsure.append(pid)
+    for pid in unsure:
+        # One that is just starting a program shows no environment for a moment.
+        facts = proctable.stat(pid)
+        if facts is not None and facts.alive:
+            yield pid, facts, _marked(proctable.environment(pid, facts))
+
+
+def _marked(environment: bytes) -> str | None:
+    """The lease that an environment names."""
+    _, found, after = (b"\0" + environment).partition(f"\0{MARKER}=".encode())
     return after.partition(b"\0")[0].decode("utf-8", "replace") if found else None
 
 

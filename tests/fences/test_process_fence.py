@@ -137,6 +137,20 @@ def test_a_fork_storm_is_ended(
     assert fence.alive(lease_id) == []
 
 
+def test_one_that_always_is_another_is_always_seen(
+    fence: ProcessFence, lease_id: str, launch: Launch
+) -> None:
+    """A proof must not come from having looked at the wrong moment."""
+    process = launch(
+        STORM.replace("range(80)", "range(1)").replace(
+            "while time.monotonic() < end:\n    time.sleep(0.1)", ""
+        )
+    )
+    up(process)
+    process.wait()
+    assert all(fence.alive(lease_id) for _ in range(40))
+
+
 def test_one_that_listens_ends_within_the_grace_and_unkilled(
     fence: ProcessFence, lease_id: str, launch: Launch
 ) -> None:
