@@ -32,6 +32,7 @@ def devices() -> None:
                     [_row(device) for device in node.devices],
                     columns=available(),
                     right=("#", "FREE"),
+                    prose="HELD BY",
                 )
             )
         else:

@@ -25,7 +25,9 @@ def images() -> None:
         for image in offered
     ]
     if rows:
-        click.echo(table(("IMAGE", "TITLE", "READY", "NEEDS", "ABOUT"), rows, columns=available()))
+        click.echo(
+            table(("IMAGE", "TITLE", "READY", "NEEDS", "ABOUT"), rows, columns=available(), prose="ABOUT")
+        )
     else:
         click.echo("There is no image version you may use; ask an administrator.")
 

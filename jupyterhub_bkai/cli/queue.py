@@ -19,8 +19,7 @@ def queue() -> None:
         if len(groups) > 1:
             click.echo(click.style(plain(group.name), bold=True))
         rows = [(w.position, w.user or "", w.asked or "", ago(w.since), w.why or "") for w in group.waiting]
-        click.echo(
-            table(("POSITION", "USER", "ASKED FOR", "ASKED", "WAITS BECAUSE"), rows, columns=available())
-        )
+        headings = ("POSITION", "USER", "ASKED FOR", "ASKED", "WAITS BECAUSE")
+        click.echo(table(headings, rows, columns=available(), prose="WAITS BECAUSE"))
     if not waiting:
         click.echo("Nobody is waiting.")

@@ -117,7 +117,7 @@ def show(name: str) -> None:
     click.echo(facts(_facts(one, url)))
     rows = [(ago(step.at), step.origin or "", step.to, step.who, step.why) for step in story]
     if rows:
-        click.echo("\n" + table(("WHEN", "FROM", "TO", "BY", "WHY"), rows, columns=available()))
+        click.echo("\n" + table(("WHEN", "FROM", "TO", "BY", "WHY"), rows, columns=available(), prose="WHY"))
 
 
 @session.command()
@@ -207,14 +207,21 @@ def _listed(found: Sequence["Session"], users: bool = False) -> str:
             one.user if users else "",
             one.state,
             one.image,
-            one.accelerator,
+            _accelerator(one),
             ago(one.state_since),
             _note(one),
         )
         for one in found
     ]
     headings = ("NAME", "USER", "STATE", "IMAGE", "ACCELERATOR", "SINCE", "NOTE")
-    return table(headings, rows, columns=available(), styles={"STATE": coloured})
+    return table(headings, rows, columns=available(), styles={"STATE": coloured}, prose="NOTE")
+
+
+def _accelerator(one: "Session") -> str:
+    """In the hub's unit and as a share of a device; in full where there is no such thing (MIG, none)."""
+    if one.fgpu is None or one.share is None:
+        return one.accelerator
+    return f"{float(one.fgpu):g} fGPU ({float(one.share):.3g} GPU)"
 
 
 def _facts(one: "Session", url: str) -> list[tuple[str, object]]:

@@ -6,6 +6,7 @@ Text that comes from elsewhere passes `plain`: no control character, no escape s
 import re
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ _COLOURS: Mapping[str, Mapping[str, object]] = {
     "CANCELLED": {"dim": True},
 }
 NARROWEST = 8
+INDENT = "    "
 
 Style = Callable[[str], str]
 
@@ -80,21 +82,35 @@ def table(
     columns: int | None = None,
     right: Sequence[str] = (),
     styles: Mapping[str, Style] | None = None,
+    prose: str = "",
 ) -> str:
-    """Aligned columns, cut to fit into `columns`: the widest column gives way first. Empty columns are left out."""
+    """Aligned columns; empty ones are left out. What does not fit into `columns` is cut, the widest column first.
+
+    Only the column `prose`, the last, is never cut: where there is no room beside the others, it goes below.
+    """
     cells = [[plain(cell) for cell in row] for row in rows]
     shown = [n for n, _ in enumerate(headings) if any(row[n] for row in cells)]
-    widths = _fitted([max(width(r[n]) for r in [list(headings), *cells]) for n in shown], columns)
-    lines = [list(headings), *cells]
-    text = []
-    for number, line in enumerate(lines):
+    widths = {n: max(width(r[n]) for r in [list(headings), *cells]) for n in shown}
+    below = headings.index(prose) if prose and _total(widths) > (columns or _total(widths)) else None
+    if below is not None:
+        widths.pop(below, None)
+    _fit(widths, columns)
+
+    def line(row: Sequence[str], paint: Callable[[int], Style]) -> str:
         parts = []
-        for n, wide in zip(shown, widths, strict=True):
-            cell = cut(line[n], wide)
+        for n, wide in widths.items():
+            cell = cut(row[n], wide)
             blank = " " * (wide - width(cell))
-            style = (styles or {}).get(headings[n], str) if number else _heading
-            parts.append(blank + style(cell) if headings[n] in right else style(cell) + blank)
-        text.append("  ".join(parts).rstrip())
+            parts.append(blank + paint(n)(cell) if headings[n] in right else paint(n)(cell) + blank)
+        return "  ".join(parts).rstrip()
+
+    text = [line(headings, lambda n: _heading)]
+    for row in cells:
+        text.append(line(row, lambda n: (styles or {}).get(headings[n], str)))
+        if below is not None and columns:
+            text += textwrap.wrap(
+                row[below], max(columns, 20), initial_indent=INDENT, subsequent_indent=INDENT
+            )
     return "\n".join(text)
 
 
@@ -102,12 +118,16 @@ def _heading(text: str) -> str:
     return click.style(text, bold=True)
 
 
-def _fitted(widths: list[int], columns: int | None) -> list[int]:
-    spare = 0 if columns is None else sum(widths) + 2 * (len(widths) - 1) - columns
-    while spare > 0 and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+def _total(widths: Mapping[int, int]) -> int:
+    return sum(widths.values()) + 2 * (len(widths) - 1)
+
+
+def _fit(widths: dict[int, int], columns: int | None) -> None:
+    """Take columns from the widest until all fit."""
+    spare = _total(widths) - (columns or _total(widths))
+    while spare > 0 and max(widths.values()) > NARROWEST:
+        widths[max(widths, key=lambda n: widths[n])] -= 1
         spare -= 1
-    return widths
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> str:

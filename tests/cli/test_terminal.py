@@ -50,6 +50,16 @@ def test_table_fits() -> None:
     )  # two letters there are four columns wide
 
 
+def test_prose_goes_below_where_there_is_no_room() -> None:
+    rows = [("a", "it waits because of this and that"), ("b", "")]
+    lines = table(("NAME", "NOTE"), rows, columns=30, prose="NOTE").splitlines()
+    assert lines[1:] == ["a", "    it waits because of this", "    and that", "b"]
+    assert "NOTE" not in lines[0]
+    assert (
+        table(("NAME", "NOTE"), rows, columns=60, prose="NOTE").splitlines()[1].startswith("a     it waits")
+    )
+
+
 def test_table_without_a_terminal_cuts_nothing() -> None:
     assert "x" * 500 in table(("A",), [("x" * 500,)])
 
