@@ -51,7 +51,7 @@ async def test_time_runs_out(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         await child.run(["/bin/sleep", "60"], env=child.environment(), seconds=0.3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 async def test_cancelling_ends_the_whole_group(tmp_path: Path) -> None:

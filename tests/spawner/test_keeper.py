@@ -146,7 +146,7 @@ def test_a_deaf_server_is_killed_after_the_grace(start: Start, tmp_path: Path) -
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 137
-    assert 0.25 < time.monotonic() - begun < 3
+    assert 0.25 < time.monotonic() - begun < 8
 
 
 def test_sigusr1_does_not_wait(start: Start, tmp_path: Path) -> None:
