@@ -476,10 +476,11 @@ def _share_wish(reader: _Reader, slot: SlotOffer, group: GroupOffer, key: str, s
             spread = int(total)
         else:
             up = -(-total.numerator // total.denominator)
+            whole = " or ".join(number(unit.fgpu(Fraction(devices))) for devices in (up - 1, up))
             reader.fail(
                 key,
                 f"{label}: {_both(total, unit)} does not fit on one device; ask for whole devices "
-                f"({number(unit.fgpu(Fraction(up - 1)))} or {number(unit.fgpu(Fraction(up)))} fGPU) or spread it over {up} devices.",
+                f"({whole} fGPU) or spread it over {up} devices.",
             )
             return None
     return _pieces(reader, slot, unit, key, total, spread)
@@ -499,11 +500,9 @@ def _pieces(
     elif share < 1 and (near := unit.neighbours(unit.fgpu(share))):
         below, above = (n * spread for n in near)
         above = min(above, unit.per_device * spread)
-        options = [amount_text(value, key, unit) for value in (below, above) if value > 0]
-        reader.fail(
-            key,
-            f"{label}: {amount_text(unit.fgpu(total), key, unit)} is not a multiple of {amount_text(unit.quantum, key, unit)}; the nearest are {' and '.join(options)}.",
-        )
+        asked, step = (amount_text(value, key, unit) for value in (unit.fgpu(total), unit.quantum))
+        nearest = " and ".join(amount_text(value, key, unit) for value in (below, above) if value > 0)
+        reader.fail(key, f"{label}: {asked} is not a multiple of {step}; the nearest are {nearest}.")
     else:
         return Wish(slot.slot, spread, share)
     return None

@@ -96,6 +96,32 @@ def test_from_login_to_a_cell_and_back(site: Site, browser: Browser, tmp_path: P
     assert all(device["booked_mib"] == 0 for node in nodes for device in node["devices"])
 
 
+def test_three_by_one_form(site: Site, browser: Browser) -> None:
+    """Two fGPU, one submission of three sessions of one: two run, one waits; stop one and the third runs."""
+    token = site.token("bob")
+    page = log_in(browser, site, "bob")
+    choose(page, site, "bob", "train", "python/3.11", "1")
+    page.get_by_text("More: name, how many").click()
+    page.locator("#bkai-count").fill("3")
+    page.locator("#bkai-cpu").fill("0.1")
+    page.locator("#bkai-memory").fill("256m")
+    page.get_by_role("button", name="Start 3 sessions").click()
+    site.until(
+        lambda: sorted(site.states(token).values()) == ["PENDING", "RUNNING", "RUNNING"],
+        180,
+        "2 RUNNING + 1 PENDING",
+    )
+    page.goto(f"{site.url}/services/bkai/")
+    expect(page.locator("li.bkai-session[data-state=PENDING]")).to_contain_text(
+        "It needs 1 fGPU on one device"
+    )
+    expect(page.locator("li.bkai-session[data-state=RUNNING]")).to_have_count(2)
+    page.locator("li.bkai-session[data-state=RUNNING]").first.locator("[data-action='Stop']").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    site.until(lambda: sorted(site.states(token).values()) == ["RUNNING", "RUNNING"], 90, "the third runs")
+    expect(page.locator("li.bkai-session[data-state=PENDING]")).to_have_count(0)
+
+
 def run_cell(page: Page, lab: str) -> str:
     """Opens a notebook in JupyterLab, runs one cell, and gives what it printed."""
     page.goto(lab)

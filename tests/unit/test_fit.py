@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jupyterhub_bkai.gpus.fit import Choice, NodeBook, Shortage, choose
 from jupyterhub_bkai.gpus.slices import Book, Unit, cut, overlapping
-from jupyterhub_bkai.model import Device, MigProfile, Node, Wish
+from jupyterhub_bkai.model import Device, MigProfile, Node, Slice, Wish
 
 #: The H200's true geometry: name, slots, where it may begin, MiB, SMs.
 H200 = tuple(
@@ -133,7 +133,7 @@ def test_slices_never_add_up_to_more_than_the_device(
 ) -> None:
     device = card(0, memory_mib=memory, sms=sms, reserve_mib=reserve)
     now = Book.empty(device)
-    held = []
+    held: list[Slice] = []
     for share, give_back in moves:
         if give_back and held:
             now = now.give_back(held.pop(0))
