@@ -110,7 +110,9 @@ def built_entries(root: Path, cache: Path) -> tuple[str, Entries]:
 def _build(source: Path, out: Path, uv_cache: Path) -> Path:
     command = [uv.find_uv_bin(), "build", "--wheel", "--out-dir", str(out), str(source)]
     env = child.environment(UV_CACHE_DIR=str(uv_cache))
-    done = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd="/", env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+    )
     if done.returncode == 0:
         return next(out.glob("*.whl"))
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]

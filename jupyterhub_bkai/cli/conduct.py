@@ -44,6 +44,7 @@ class Conductor:
         self._session: Session | None = None
         self._workspace: Workspace | None = None
         self._asked = False
+        self._arrived = 0
         self._run: str | None = None
         self._beating: asyncio.Task[None] | None = None
         self._interrupting: asyncio.Task[None] | None = None
@@ -134,21 +135,24 @@ class Conductor:
         return run_folder(self._session.id)
 
     async def _upload(self, workspace: Workspace) -> None:
-        arrived = dict.fromkeys((item.target for item in self._plan.items), 0)
-        left = iter(self._plan.items)
+        left, total = iter(self._plan.items), self._plan.size
+        self._screen.uploading(self._arrived, total)
 
         async def some() -> None:
             for item in left:
-                await self._upload_one(workspace, item, arrived)
+                await self._upload_one(workspace, item)
 
-        self._screen.uploading(0, self._plan.size)
         await _together(some() for _ in range(AT_ONCE))
-        self._screen.uploaded(len(arrived), sum(arrived.values()))
+        self._screen.uploaded(len(self._plan.items), self._arrived)
 
-    async def _upload_one(self, workspace: Workspace, item: Item, arrived: dict[str, int]) -> None:
+    async def _upload_one(self, workspace: Workspace, item: Item) -> None:
+        before = 0
+
         def told(offset: int) -> None:
-            arrived[item.target] = offset
-            self._screen.uploading(sum(arrived.values()), self._plan.size)
+            nonlocal before
+            self._arrived += offset - before  # may go back, when less arrived than was sent
+            before = offset
+            self._screen.uploading(self._arrived, self._plan.size)
 
         try:
             source = item.source.open("rb")

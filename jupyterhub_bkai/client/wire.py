@@ -164,8 +164,8 @@ def _problem(response: httpx.Response, origin: str, of_service: bool) -> BkaiErr
             fields={str(k): str(v) for k, v in fields.items()} if isinstance(fields, Mapping) else None,
         )
     if ours:
-        reason = str(ours.get("reason") or "server-problem")
-        return ServerProblem(str(ours.get("message") or "The service failed."), reason=reason)
+        kind = Unreachable if status == 503 else ServerProblem  # 503: for the moment, as while the hub restarts
+        return kind(str(ours.get("message") or "The service failed."), reason=str(ours.get("reason") or ""))
     if status in (502, 503, 504):
         return Unreachable(f"The hub at {origin} answers, but what was asked for behind it does not (yet).")
     if status == 404:
@@ -176,10 +176,11 @@ def _problem(response: httpx.Response, origin: str, of_service: bool) -> BkaiErr
 def _instead_of_session(response: httpx.Response) -> bool:
     """True when hub or proxy answers in place of a session that is only just starting, or has just gone.
 
-    The hub then refuses everything but GET for want of an XSRF token, before it looks who is asking.
+    The hub then refuses everything but GET for want of an XSRF token, before it looks who is asking; and the
+    session itself fails while it cannot ask the hub whose token this is.
     """
     refused = response.status_code == 403 and response.request.method != "GET"
-    return refused or response.is_redirect or response.status_code in (404, 424, 502, 503, 504)
+    return refused or response.is_redirect or response.is_server_error or response.status_code in (404, 424)
 
 
 def _foreign(response: httpx.Response) -> BkaiError:

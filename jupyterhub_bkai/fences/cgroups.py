@@ -44,8 +44,8 @@ class Cgroups:
             os.makedirs(folder, exist_ok=True)
             if self.version == 2:
                 _hand_down(root)
-            if pids_limit and os.path.exists(limit := os.path.join(folder, "pids.max")):
-                _write(limit, str(pids_limit))
+            if os.path.exists(limit := os.path.join(folder, "pids.max")):
+                _write(limit, str(pids_limit or "max"))  # also where a former session's end closed it
 
     def enter(self, lease_id: str, pid: int) -> None:
         """Move a process, and with it every child it will ever have, into the lease's folders."""

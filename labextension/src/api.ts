@@ -44,9 +44,8 @@ export class Api {
   /** Tell every change to a session of the owner's, until the stream ends or `signal` is aborted. */
   async follow(changed: (session: Session) => void, signal: AbortSignal): Promise<void> {
     const broken = new AbortController();
-    const response = await this._get('sessions/events', {
-      signal: AbortSignal.any([signal, broken.signal])
-    });
+    signal.addEventListener('abort', () => broken.abort());
+    const response = await this._get('sessions/events', { signal: broken.signal });
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const decoder = new TextDecoder();
     const parser = new EventParser();

@@ -74,6 +74,9 @@ export class Feed implements IDisposable {
   }
 
   private async _follow(): Promise<void> {
+    if (document.hidden || this._disposed) {
+      return; // meanwhile
+    }
     this._following = new AbortController();
     const { signal } = this._following;
     try {

@@ -123,8 +123,7 @@ def become(spec: "dict[str, Any]", libc: CDLL, keeper: int) -> "NoReturn":
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         _limit()
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(spec["oom_score_adj"]))
+        _volunteer(spec["oom_score_adj"])
         if spec["groups"] is not None:
             os.setgroups(spec["groups"])
             os.setresgid(spec["gid"], spec["gid"], spec["gid"])
@@ -141,6 +140,15 @@ def become(spec: "dict[str, Any]", libc: CDLL, keeper: int) -> "NoReturn":
     except (OSError, ValueError) as error:
         os.write(2, f"The session's server cannot be started: {error}\n".encode())
         os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN)
+
+
+def _volunteer(score: int) -> None:
+    """Be killed before the hub when memory runs out; where /proc cannot be written to, be like all others."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(score))
+    except OSError:
+        pass
 
 
 def _limit() -> None:

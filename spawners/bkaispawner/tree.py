@@ -113,9 +113,13 @@ class TreeSpawner(Spawner):
         """Launch the keeper and return at once; it starts the server only when `open_gate` is called."""
         if self.internal_ssl:
             _refuse("Process sessions cannot be had with internal_ssl: the administrator has to choose.")
-        self.account = await self._find_account()
-        self.port = ports.free_port(self.ip)
-        self._launch(self.account)
+        try:
+            self.account = await self._find_account()
+            self.port = ports.free_port(self.ip)
+            self._launch(self.account)
+        except OSError as error:
+            self.log.exception("lease %s: cannot be launched", self.marker)
+            _refuse(f"The session cannot be launched ({error.strerror}): the hub's log says where.")
         return f"http://{self.ip}:{self.port}"
 
     async def poll(self) -> int | None:
@@ -236,7 +240,7 @@ class TreeSpawner(Spawner):
         transport = [f"--KernelManager.transport={self.kernel_transport}"]
         groups = account.groups
         if groups is not None:
-            groups = (*groups, *(grp.getgrnam(name).gr_gid for name in self.supplementary_groups))
+            groups = (*groups, *map(_group, self.supplementary_groups))
         return {
             # -P: a file json.py in somebody's home folder must not be taken for the library's
             "argv": [self.python, "-P", "-m", self.session_module, *transport, *self.get_args()],
@@ -347,6 +351,13 @@ def _make_private(folder: str, account: Account) -> None:
         os.mkdir(folder, 0o700)
     if root:
         os.chown(folder, account.uid, account.gid, follow_symlinks=False)
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        _refuse(f"There is no Linux group {name} (supplementary_groups): the administrator has to make it.")
 
 
 def _is_plain(name: str) -> bool:

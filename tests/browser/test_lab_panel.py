@@ -299,7 +299,7 @@ def test_a_hidden_page_holds_no_connection(page: Page, standin: StandIn) -> None
 
 def test_the_browser_never_sees_the_token(page: Page, server: Server) -> None:
     seen: list[Response] = []
-    page.on("response", seen.append)
+    page.on("response", lambda response: seen.append(response))  # playwright wants a function of Python
     again(page)
     expect(panel(page)).to_contain_text("0.5 fGPU")
     assert len(seen) > 20

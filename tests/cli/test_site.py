@@ -101,6 +101,24 @@ def test_run_over_a_network_that_breaks(
     site.until(lambda: nothing_is_left(site, token), 30, "nothing is left")
 
 
+def test_run_while_hub_and_service_are_killed(
+    variables: Environment, site: Site, token: str, project: Path
+) -> None:
+    """The program neither stops nor is lost sight of."""
+    (project / "main.py").write_text("import time\nfor n in range(30):\n    print(n, flush=True); time.sleep(0.5)\n")
+    process = subprocess.Popen(
+        [*BKAI, "run", IMAGE, str(project), *SMALL], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"0\n"
+    site.kill("hub")
+    site.kill("service")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.decode().split() == [str(n) for n in range(1, 30)]
+    site.until(lambda: nothing_is_left(site, token), 60, "nothing is left")
+
+
 def test_ctrl_c(variables: Environment, site: Site, token: str, project: Path) -> None:
     (project / "main.py").write_text("import time; print('begun', flush=True); time.sleep(600)")
     process = subprocess.Popen(

@@ -76,7 +76,7 @@ def error(reason: str, message: str = "no", **fields: str) -> bytes:
         (429, b"slow down", Refused, "http-429"),
         (500, error("internal", "Something broke; id 12."), ServerProblem, "internal"),
         (500, b"<h1>", ServerProblem, "server-problem"),
-        (503, error("unavailable"), ServerProblem, "unavailable"),
+        (503, error("hub-unavailable"), Unreachable, "hub-unavailable"),
         (503, b"<h1>", Unreachable, "unreachable"),
         (200, b"<h1>", ServerProblem, "server-problem"),
         (200, b"[1]", ServerProblem, "server-problem"),

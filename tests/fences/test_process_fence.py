@@ -193,6 +193,17 @@ def test_a_cgroup_goes_with_its_lease(fence: ProcessFence, lease_id: str, launch
     assert all(not os.path.exists(os.path.join(root, "bkai", lease_id)) for root in fence.groups.others)
 
 
+def test_a_lease_that_is_started_again_may_fork_again(
+    fence: ProcessFence, lease_id: str, launch: Launch
+) -> None:
+    up(launch(SLEEP))
+    assert fence.end(lease_id, 0, tidy=False)
+    if fence.groups:
+        fence.groups.create(lease_id)
+    up(launch(NOHUP))
+    assert fence.alive(lease_id)
+
+
 @pytest.mark.parametrize("evil", ["../..", "", ".", "a/b", "-x", "a" * 65, "a\n", "é"])
 def test_a_lease_id_never_becomes_a_path(fence: ProcessFence, evil: str) -> None:
     if fence.groups is None:

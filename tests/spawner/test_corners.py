@@ -35,7 +35,13 @@ class Unlucky:
 
 unlucky = bkaispawner.tree.ports = Unlucky()
 times = {"unlucky": 2, "robbed": 100}
-c.Spawner.pre_spawn_hook = lambda spawner: setattr(unlucky, "rob", times.get(spawner.name, 0))
+
+def before(spawner):
+    unlucky.rob = times.get(spawner.name, 0)
+    if spawner.name == "no-log":
+        spawner.log_folder = "/dev/null/nowhere"
+
+c.Spawner.pre_spawn_hook = before
 """
 
 HUB = {"slow_spawn_timeout": 20, "config": PORTS}
@@ -79,6 +85,18 @@ async def test_nonsense_from_the_service_ends_the_start_in_words(
     assert answer.status_code == 502
     assert answer.json()["message"] == "The platform's service sent an incomplete 'granted' event."
     assert await service.hears("withdraw") == {"user": user, "server": ""}
+
+
+async def test_what_the_system_refuses_ends_the_start_in_words(
+    hub: RunningHub, service: FakeService, user: str
+) -> None:
+    answer = await hub.ask(user, "no-log")
+    assert answer.status_code == 500
+    assert (
+        answer.json()["message"]
+        == "The session cannot be launched (Not a directory): the hub's log says where."
+    )
+    assert (await service.hears("release"))["cause"] == "exited"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ function start(root, { offer, place }) {
     root, form, place, at, offer, edited: at("gpu")?.value && !at("fgpu")?.value ? "gpu" : "fgpu",
     chosen: (name) => form.querySelector(`input[name="${name}"]:checked`)?.value ?? "",
     value: (key) => at(key)?.value.trim() ?? "",
-    group: () => page.offer.groups.find((group) => group.name === page.chosen("group")),
+    group: () => page.offer.groups.find((group) => group.name === page.chosen("group")) ?? page.offer.groups[0],
     slot: () => page.group().slots.find((slot) => slot.slot === page.chosen("accelerator")),
     count: () => Number(page.value("count")) || 1,
   };
@@ -68,7 +68,7 @@ function grey(input, reason, box) {
   const words = box.querySelector("[data-reason]");
   if (words) say(words, reason);
   if (input.disabled && input.checked) {
-    const other = [...input.form.elements[input.name]].find((one) => !one.disabled);
+    const other = [...input.form.querySelectorAll(`input[name="${input.name}"]`)].find((one) => !one.disabled);
     if (other) other.checked = true;
   }
 }
@@ -87,6 +87,7 @@ function offerFolder(folder, group) {
 
 function offerImage(page, image, group) {
   const radio = page.form.querySelector(`input[name=version][value="${CSS.escape(image.version)}"]`);
+  if (!radio) return;
   let reason = "";
   if (image.minimum_memory_mib > group.memory_mib) {
     reason = texts.needsMemory(amounts.size(image.minimum_memory_mib), group.title, amounts.size(group.memory_mib));
@@ -217,7 +218,7 @@ function deviceBars(slot, gpu, spread) {
 
 function show(page) {
   const group = page.group();
-  const image = page.offer.images.find((one) => one.version === page.chosen("version"));
+  const image = page.offer.images.find((one) => one.version === page.chosen("version")) ?? page.offer.images[0];
   const slot = page.slot();
   const fgpu = slot && !page.value("mig") ? `${page.at("fgpu").value} fGPU = ` : "";
   const rows = {
@@ -279,6 +280,7 @@ function showError(page, key, sentence) {
 
 /** What is free has changed since the page was made. */
 function refresh(page, offer) {
+  if (!offer.groups.length || !offer.images.length) return;
   page.offer = offer;
   for (const group of offer.groups) {
     const card = page.form.querySelector(`[data-group="${CSS.escape(group.name)}"]`);

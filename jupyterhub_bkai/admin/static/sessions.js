@@ -46,7 +46,7 @@ function Page(element) {
       page.loaded = true;
       connection("true");
     } catch (error) {
-      trouble(error);
+      if (!trouble(error)) window.setTimeout(() => void load(), 3000);
       return;
     } finally {
       page.loading = false;
@@ -67,13 +67,24 @@ function Page(element) {
     if (session.user === user && before?.state !== session.state) {
       say(get("live-region"), texts.announce(nameOf(session), texts.states[session.state] ?? session.state));
     }
-    show();
+    showSoon();
   }
 
-  let capacityTimer = 0;
+  // Many changes at once are shown at once.
+  let drawing = 0;
+  function showSoon() {
+    drawing ||= window.setTimeout(() => {
+      drawing = 0;
+      show();
+    }, 50);
+  }
+
+  let counting = 0;
   function capacitySoon() {
-    window.clearTimeout(capacityTimer);
-    capacityTimer = window.setTimeout(() => void capacity(), 300);
+    counting ||= window.setTimeout(() => {
+      counting = 0;
+      void capacity();
+    }, 300);
   }
 
   async function capacity() {
@@ -120,11 +131,11 @@ function Page(element) {
   function list(parent, sessions) {
     const focus = document.activeElement?.closest?.("[data-id]") ? [document.activeElement.closest("[data-id]").dataset.id, document.activeElement.dataset.action] : null;
     const items = sessions.map((session) => {
-      const mark = JSON.stringify([session, page.everyone, page.stopping.has(session.id)]);
+      const stopping = page.stopping.has(session.id);
       const known = page.shown.get(session.id);
-      if (known?.mark === mark) return known.item;
+      if (known?.session === session && known.everyone === page.everyone && known.stopping === stopping) return known.item;
       const item = row(session, page);
-      page.shown.set(session.id, { mark, item });
+      page.shown.set(session.id, { session, everyone: page.everyone, stopping, item });
       return item;
     });
     const same = items.length === parent.children.length && items.every((item, place) => parent.children[place] === item);
@@ -203,14 +214,16 @@ function Page(element) {
     }
   }
 
+  /** Whether it is the login: then there is nothing to wait for. */
   function trouble(error) {
-    if (!(error instanceof Refusal) || ![401, 403].includes(error.status)) return;
+    if (!(error instanceof Refusal) || ![401, 403].includes(error.status)) return false;
     stream.close();
     const box = get("lost");
     box.dataset.out = "1";
     box.hidden = false;
     fill(box, el("span", { text: error.status === 401 ? texts.loggedOut : error.message }), " ",
       el("a", { class: "btn btn-sm btn-primary ms-2", href: window.location.href, text: texts.logIn }));
+    return true;
   }
 
   // -- what one can do -----------------------------------------------------------------------------

@@ -111,7 +111,7 @@ function actions(session, page) {
   const live = !ENDED.has(session.state);
   const running = session.state === "RUNNING";
   const stops = session.state === "TERMINATING";
-  const at = `${encodeURIComponent(session.user).replaceAll("%40", "@")}${session.server ? `/${session.server}` : ""}`;
+  const at = `${encodeURIComponent(session.user).replaceAll("%40", "@")}${session.server ? `/${encodeURIComponent(session.server)}` : ""}`;
   const ask = page.stopping.has(session.id) ? el("span", { class: "bkai-muted", text: texts.stopping })
     : running ? button(texts.stop, texts.stopNamed(name), () => page.stop(session), "btn-outline-danger")
     : button(texts.cancel, texts.cancelNamed(name), () => page.stop(session), "btn-outline-danger");
