@@ -8,11 +8,13 @@ Product
     wheel            the wheel, built once for the run
     shared           a folder for environments and caches that all sites of the run use
     a_site           a function: a site of one's own (`tests.chain.site.Site`), not started yet
+    _one_site        the site behind `site`, for the whole run
     site             the running site of the run, 2 fGPU and dummy login; without sessions before each test
 """
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +28,12 @@ import pytest
 from tests.chain.site import Site, remove
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Killing everything many times over takes long: `make soak` does it (it sets BKAI_ROUNDS).
+collect_ignore = [] if os.environ.get("BKAI_ROUNDS") else ["soak/test_killing.py"]
+
+# A shell that starts the run in the background has it ignore Ctrl-C, and every program a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

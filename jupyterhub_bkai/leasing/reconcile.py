@@ -26,7 +26,7 @@ UNATTENDED_S = 0.7
 #: before its lease is ended: longer than a stop through the Hub takes to tell us.
 GONE_S = 3.0
 #: Seconds a stopping server may take in the Hub before the fence ends it.
-STOP_S = 40.0
+STOP_S = 20.0
 #: Seconds to wait for a Hub that does not answer before a stopping lease is fenced without it.
 HUB_S = 10.0
 #: Seconds in which the Hub may list no server for a lease that is starting: a spawner that failed says so sooner.
@@ -86,7 +86,7 @@ class Facts:
     in_state_s: float
     unattended_s: float
     silent_s: float
-    hub: str | None  # "none", "spawn", "ready", "stop"
+    hub: str | None  # "none", "spawn", "ready", "stop", "check"
     hub_silent_s: float = 0.0
     tries: int = 0
     released: bool = False
@@ -124,8 +124,11 @@ def _stopping(facts: Facts) -> Action:
         return Action.FENCE
     if facts.hub is None:
         return Action.FENCE if facts.hub_silent_s > HUB_S else Action.NOTHING
+    if facts.hub == "check":
+        # A restarted Hub is still looking at the session; a stop now would leave it looking for ever.
+        return Action.FENCE if facts.in_state_s > HUB_S else Action.NOTHING
     if facts.hub in ("ready", "spawn"):
-        return Action.STOP_SERVER
+        return Action.STOP_SERVER if facts.in_state_s < STOP_S else Action.FENCE
     if facts.hub == "stop" and facts.in_state_s < STOP_S:
         return Action.NOTHING
     return Action.FENCE
@@ -367,4 +370,4 @@ def _hub_word(user: User, server: str) -> str:
     found = user.servers.get(server)
     if found is None or (found.stopped and found.pending is None):
         return "none"
-    return found.pending if found.pending in ("spawn", "stop") else "ready"
+    return found.pending if found.pending in ("spawn", "stop", "check") else "ready"

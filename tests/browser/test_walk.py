@@ -124,7 +124,7 @@ def test_three_by_one_form(site: Site, browser: Browser) -> None:
 
 def run_cell(page: Page, lab: str) -> str:
     """Opens a notebook in JupyterLab, runs one cell, and gives what it printed."""
-    page.goto(lab)
+    page.goto(f"{lab}?reset")  # a workspace with nothing but the launcher
     page.locator(".jp-LauncherCard[data-category='Notebook']").first.click()
     cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
     cell.click()

@@ -120,9 +120,7 @@ def test_somebody_elses_session_is_not_there(site: Site, token: str) -> None:
     assert "ada" in site.call(admin, "GET", "/devices").text
 
 
-@pytest.mark.parametrize(
-    "wrong", ["", "nonsense", secrets.token_hex(16), "a" * 5000, "ümlaut".encode().hex()]
-)
+@pytest.mark.parametrize("wrong", ["nonsense", secrets.token_hex(16), "a" * 5000, "ümlaut".encode().hex()])
 def test_tokens_that_are_none(site: Site, wrong: str) -> None:
     answer = site.call(wrong, "GET", "/sessions")
     assert answer.status_code == 401, answer.text

@@ -49,8 +49,11 @@ def facts(**changes: object) -> Facts:
         (State.RUNNING, {"hub": "none", "gone_s": 10.0}, Action.LOST),
         (State.RUNNING, {"hub": "ready", "gone_s": 10.0}, Action.LOST),
         # stopping: through the hub first, behind the fence in the end
-        (State.STOPPING, {"hub": "ready"}, Action.STOP_SERVER),
-        (State.STOPPING, {"hub": "spawn"}, Action.STOP_SERVER),
+        (State.STOPPING, {"hub": "ready", "in_state_s": 3.0}, Action.STOP_SERVER),
+        (State.STOPPING, {"hub": "spawn", "in_state_s": 3.0}, Action.STOP_SERVER),
+        (State.STOPPING, {"hub": "ready"}, Action.FENCE),
+        (State.STOPPING, {"hub": "check", "in_state_s": 3.0}, Action.NOTHING),
+        (State.STOPPING, {"hub": "check", "in_state_s": 15.0}, Action.FENCE),
         (State.STOPPING, {"hub": "stop", "in_state_s": 3.0}, Action.NOTHING),
         (State.STOPPING, {"hub": "stop"}, Action.FENCE),
         (State.STOPPING, {"hub": "none"}, Action.FENCE),
