@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Killing everything many times over takes long: `make soak` does it (it sets BKAI_ROUNDS).
 collect_ignore = [] if os.environ.get("BKAI_ROUNDS") else ["soak/test_killing.py"]
 
-# A shell that starts the run in the background has it ignore Ctrl-C, and every program a test starts would inherit that.
+# A shell that starts the run in the background has it ignore Ctrl-C, and every program a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
