@@ -75,7 +75,7 @@ def test_the_bar_grows_and_goes(variables: Environment, tmp_path: Path) -> None:
     shares = [int(share) for share in re.findall(r"([0-9]+)%", text)]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 100)
-    assert len(shares) > 2
+    assert len(shares) >= 2  # a quick machine is done between two drawings
     drawn = [part for part in re.split(r"\r\n|\r\x1b\[K", text) if "Upload " in part]
     assert max(map(len, drawn)) < 60
     assert "\r\x1b[K∙ Uploaded 2 files, 20 MiB\r\n" in text
