@@ -164,7 +164,9 @@ def _problem(response: httpx.Response, origin: str, of_service: bool) -> BkaiErr
             fields={str(k): str(v) for k, v in fields.items()} if isinstance(fields, Mapping) else None,
         )
     if ours:
-        kind = Unreachable if status == 503 else ServerProblem  # 503: for the moment, as while the hub restarts
+        kind = (
+            Unreachable if status == 503 else ServerProblem
+        )  # 503: for the moment, as while the hub restarts
         return kind(str(ours.get("message") or "The service failed."), reason=str(ours.get("reason") or ""))
     if status in (502, 503, 504):
         return Unreachable(f"The hub at {origin} answers, but what was asked for behind it does not (yet).")

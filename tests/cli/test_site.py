@@ -105,9 +105,14 @@ def test_run_while_hub_and_service_are_killed(
     variables: Environment, site: Site, token: str, project: Path
 ) -> None:
     """The program neither stops nor is lost sight of."""
-    (project / "main.py").write_text("import time\nfor n in range(30):\n    print(n, flush=True); time.sleep(0.5)\n")
+    (project / "main.py").write_text(
+        "import time\nfor n in range(30):\n    print(n, flush=True); time.sleep(0.5)\n"
+    )
     process = subprocess.Popen(
-        [*BKAI, "run", IMAGE, str(project), *SMALL], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*BKAI, "run", IMAGE, str(project), *SMALL],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout
     assert process.stdout.readline() == b"0\n"
