@@ -88,7 +88,14 @@ def _commands() -> Iterator[str]:
 
 
 def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
-    context = click.Context(command, info_name=name.rsplit(" ", 1)[-1], parent=parent, max_content_width=100)
+    # help_option_names are inherited from the root, as when the command is really called.
+    context = click.Context(
+        command,
+        info_name=name.rsplit(" ", 1)[-1],
+        parent=parent,
+        max_content_width=100,
+        **command.context_settings,
+    )
     with context:
         yield f"\n### {name}\n\n```text\n{command.get_help(context).strip()}\n```"
     if isinstance(command, click.Group):
