@@ -125,7 +125,7 @@ def _stopping(facts: Facts) -> Action:
     if facts.hub is None:
         return Action.FENCE if facts.hub_silent_s > HUB_S else Action.NOTHING
     if facts.hub == "check":
-        # A restarted Hub is still looking at the session; a stop now would leave it looking for ever.
+        # A restarted Hub is still looking at the session, and takes no stop before it has seen it answer or end.
         return Action.FENCE if facts.in_state_s > HUB_S else Action.NOTHING
     if facts.hub in ("ready", "spawn"):
         return Action.STOP_SERVER if facts.in_state_s < STOP_S else Action.FENCE

@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from jupyterhub.utils import url_path_join, wait_for_http_server
 from traitlets import Float, Unicode, default
 from traitlets.config import LoggingConfigurable
 
@@ -61,7 +62,7 @@ class Leased(Base):
 
     __lease_id: str | None = None
     __url: str | None = None
-    __announcing: "asyncio.Task[None] | None" = None
+    __routing: "asyncio.Task[None] | None" = None
     #: a request of ours may wait at the service
     __asking = False
     #: a former hub started the session, and the service has not heard of us
@@ -151,13 +152,26 @@ class Leased(Base):
         self.__url, self.__adopted, self.lease = None, False, None
         super().clear_state()
 
+    async def poll(self) -> int | None:
+        """As the base says; when a new hub asks for the first time, only once the session answers or has ended.
+
+        The Hub itself would wait afterwards, deaf to the session's end and without any of our own tests.
+        """
+        if self.__adopted and self._check_pending and self.__lease_id and self.__url:
+            self.__adopted = False
+            return await self.__still_there(self.__lease_id, self.__url)
+        status: int | None = await super().poll()
+        return status
+
     async def get_url(self) -> str:
         """Where the session answers; asked by a new hub that has found it running."""
-        if self.__adopted and self.__lease_id:
-            self.__adopted = False
-            if self.__url:
-                self.__announcing = asyncio.create_task(self.__announce(self.__lease_id, self.__url))
         return self.__url or str(await super().get_url())
+
+    def start_polling(self) -> None:
+        """Also the Hub's last word in its look at an adopted session, which may come after its look at the routes."""
+        super().start_polling()
+        if self._check_pending:
+            self.__routing = asyncio.create_task(self.__route(), name=f"route of {self._log_name}")
 
     def get_env(self) -> dict[str, str]:
         """The session's environment: the user's variables at the bottom, the Hub's over them, ours on top."""
@@ -279,17 +293,49 @@ class Leased(Base):
         self.orm_spawner.state = self.get_state()
         self.user.db.commit()
 
-    async def __announce(self, lease_id: str, url: str) -> None:
-        """Tell the service about an adopted session: it may have missed what the former hub had to say."""
+    # -- adopting -----------------------------------------------------------------------------
+
+    async def __still_there(self, lease_id: str, url: str) -> int | None:
+        """None once the adopted session answers, else how it ended; the service may have missed what was said."""
         self.__tell("started", partial(self.trusted.started, lease_id, self.handle()))
+        answering = asyncio.create_task(self.__answering(url), name=f"look at {self._log_name}")
         try:
-            async with asyncio.timeout(self.boot_limit):
-                answered = await self.answers(url)
+            while not answering.done():
+                ended: int | None = await super().poll()
+                if ended is not None:
+                    return ended
+                await asyncio.wait({answering}, timeout=LOOK_EVERY_S)
+            await answering
         except (TimeoutError, NotStarted) as error:
             self.log.warning("lease %s: the adopted session does not answer: %s", lease_id, error)
+            return await super().poll() or 1
+        finally:
+            answering.cancel()
+            # A stop came between: the Hub is to find everything as the stop leaves it.
+            while self._stop_pending:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_EVERY_S)
+        if self.__lease_id != lease_id:
+            return 0
+        self.__tell("ready", partial(self.trusted.ready, lease_id))
+        return None
+
+    async def __answering(self, url: str) -> None:
+        async with asyncio.timeout(self.boot_limit):
+            if not await self.answers(url):
+                raise NotStarted("Another program took its port.", reason="exited")
+            if self.internal_ssl or self.server is None:
+                return  # the Hub looks for itself
+            await wait_for_http_server(url_path_join(url, self.server.base_url, "api"), self.boot_limit)
+
+    async def __route(self) -> None:
+        """Have the proxy lead to the adopted session at once: the Hub waits until it has looked at all of them."""
+        if not self.ready:
             return
-        if answered and self.__lease_id == lease_id:
-            self.__tell("ready", partial(self.trusted.ready, lease_id))
+        try:
+            await self.user.settings["proxy"].add_user(self.user, self.name)
+        except Exception:
+            # The Hub does it when it has looked at the others.
+            self.log.exception("%s: no route yet", self._log_name)
 
     # -- telling ------------------------------------------------------------------------------
 

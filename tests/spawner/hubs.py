@@ -176,6 +176,15 @@ class RunningHub:
         body = json.dumps({"remove": True}) if remove else None
         return await self.http.request("DELETE", self.path(user, server), content=body)
 
+    async def forget_route(self, path: str) -> None:
+        """Have the proxy forget where a path leads."""
+        async with httpx.AsyncClient(trust_env=False) as proxy:
+            answer = await proxy.delete(
+                f"http://127.0.0.1:{self.proxy_api_port}/api/routes{path}",
+                headers={"Authorization": f"token {self.token}"},
+            )
+            assert answer.status_code == 204, answer.text
+
     async def server(self, user: str, server: str = "") -> dict[str, Any] | None:
         """The Hub's words about a server; None when it has none running or on its way."""
         answer = await self.http.get(f"users/{user}")

@@ -83,6 +83,35 @@ async def test_an_adopted_session_that_dies_is_noticed(
     assert (released["lease"], released["cause"]) == (lease_id, "exited")
 
 
+async def test_a_hung_session_holds_up_nobody_when_the_hub_comes_back(
+    hub: RunningHub, service: FakeService, user: str, fence: ProcessFence
+) -> None:
+    """One session does not answer: another gets its route at once, and its own end is noticed at once."""
+    for server in ("hung", "late"):
+        await hub.ask(user, server)
+        await hub.ready(user, server)
+    hub.kill()
+    servers = {}
+    for server in ("hung", "late"):
+        lease_id = service.lease_of(user, server)
+        servers[server] = min(set(fence.alive(lease_id)) - {hub.pid(lease_id)})
+        os.kill(servers[server], signal.SIGSTOP)
+    await hub.forget_route(f"/user/{user}/late")
+    await hub.start()
+    assert (await hub.server(user, "late") or {})["pending"] == "check"
+    os.kill(servers["late"], signal.SIGCONT)
+    await hub.ready(user, "late")
+    async with httpx.AsyncClient(trust_env=False) as browser:
+        for _ in range(100):
+            if (await browser.get(f"{hub.url}/user/{user}/late/api")).status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+        assert (await browser.get(f"{hub.url}/user/{user}/late/api")).status_code == 200
+    assert (await hub.server(user, "hung") or {})["pending"] == "check"
+    os.kill(hub.pid(service.lease_of(user, "hung")), signal.SIGKILL)
+    await hub.gone(user, "hung", within_s=8)  # the Hub's own patience with a silent server is 30 s
+
+
 async def test_a_session_that_died_meanwhile_is_given_back(
     hub: RunningHub, service: FakeService, user: str
 ) -> None:
