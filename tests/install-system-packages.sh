@@ -17,7 +17,7 @@ want() { # want PACKAGE COMMAND...: any of the commands will do
 want chromium chromium chromium-browser google-chrome
 # Debian keeps the server programs away from PATH.
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || want postgresql postgres
-want faketime faketime
+want gcc gcc cc
 want git git
 
 [ -n "$missing" ] || exit 0

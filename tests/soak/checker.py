@@ -19,6 +19,7 @@ from tests.soak.evidence import (
     STOPPING,
     Books,
     Card,
+    Interval,
     Lease,
     Process,
     Seen,
@@ -216,3 +217,27 @@ def ended(seen: Seen, cards: Mapping[int, Card]) -> list[Problem]:
     """What must hold when a site was stopped: no process of it is left."""
     left = [p for p in seen.processes if p.lease in seen.books.leases]
     return history(seen.books, cards) + [(p.lease, f"left behind: {p}") for p in left]
+
+
+def metered(books: Books, record: Mapping[str, tuple[int, int | None]]) -> list[Problem]:
+    """The meter after the last session has ended, against an independent record: lease → (opened, closed) in ns."""
+    found: list[Problem] = []
+    granted = {move.lease for move in books.moves if move.target in HOLDING}
+    found += [(lease, "was granted, and not metered") for lease in sorted(granted - set(books.intervals))]
+    found += [(lease, "was metered, and never granted") for lease in sorted(set(books.intervals) - granted)]
+    for lease, interval in books.intervals.items():
+        wrong_ms = off_ms(interval, *record.get(lease, (0, None)))
+        if wrong_ms is None:
+            found.append((lease, f"left open: {interval}, recorded {record.get(lease)}"))
+        elif abs(wrong_ms) > 1:
+            found.append((lease, f"measured {wrong_ms:+.1f} ms wrong: {interval}"))
+        if interval.measured_kib is None:
+            found.append((lease, f"nobody looked at its memory: {interval}"))
+    return found
+
+
+def off_ms(interval: Interval, opened_ns: int, closed_ns: int | None) -> float | None:
+    """How much longer an interval is than the record says; None while either is open."""
+    if interval.duration_ms is None or closed_ns is None:
+        return None
+    return interval.duration_ms - (closed_ns - opened_ns) / 1e6

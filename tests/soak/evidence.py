@@ -206,6 +206,15 @@ def _process(entry: Path) -> Iterator[Process]:
         yield Process(int(entry.name), int(fields[19]), int(fields[1]), marks[0], line[:200])
 
 
+def read_record(path: Path) -> dict[str, tuple[int, int | None]]:
+    """What `recorder` noted: lease → when its interval was opened and closed, in ns. What was tried again counts."""
+    found: dict[str, tuple[int, int | None]] = {}
+    for line in path.read_text().splitlines():
+        what, lease, moment = line.split()
+        found[lease] = (int(moment), None) if what == "open" else (found[lease][0], int(moment))
+    return found
+
+
 class Site:
     """Where the evidence of one site is."""
 

@@ -117,14 +117,15 @@ class Stage:
         """
         self.fill()
         first, second, *_ = self.random.sample(self.watched.glance().books.at(RUNNING), ROOM)
-        hung = self.random.random() < 0.5
+        hung = self.random.random() < 0.7
         full = self.watched.look()
         self.stop(first)
         self.until(lambda books: bool(books.at(*PREPARING)), 40, "the next one is being prepared")
         if hung:
             self.hang(second, full)
         self.stop(second)
-        time.sleep(self.random.uniform(0, 0.6))
+        # One that ends when it is asked to has ended soon.
+        time.sleep(self.random.uniform(0, 0.6 if hung or second.id in self.stubborn else 0.1))
         seen = self.watched.glance()
         if not complete(seen):
             raise NotReached(str({name: len(found) for name, found in checker.scene(seen.books).items()}))

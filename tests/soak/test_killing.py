@@ -19,7 +19,7 @@ import pytest
 
 from tests.chain.site import ROOT, Site
 from tests.soak import checker
-from tests.soak.evidence import Process, Seen
+from tests.soak.evidence import RUNNING, Process, Seen
 from tests.soak.stage import NotReached, Stage, a_stage, kill
 
 pytestmark = [pytest.mark.hub, pytest.mark.slow]
@@ -77,7 +77,7 @@ def watching(stage: Stage) -> Iterator[list[checker.Problem]]:
 
 def played(stage: Stage) -> Seen:
     """The scene, set again when it was over before the kill."""
-    for _ in range(6):
+    for _ in range(20):
         try:
             return stage.play()
         except NotReached as missed:
@@ -156,3 +156,31 @@ def test_nothing_is_lost_whatever_is_killed(a_site: Callable[..., Site]) -> None
     stage.site.stop()
     left = checker.ended(stage.watched.glance(), stage.watched.cards)
     assert not left, left
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("fence", "has ended, and process"),
+        ("order", "overtook"),
+        ("books", "granted twice"),
+        ("queue", "waits while"),
+    ],
+)
+def test_a_careless_build_is_found(a_site: Callable[..., Site], way: str, expected: str) -> None:
+    careless = {"SOAK_SERVICE": "tests.soak.careless", "SOAK_WAY": way}
+    stage = a_stage(a_site(program=UP, environment=careless), SEED)
+    with watching(stage) as problems:
+        stage.fill()
+        before = stage.watched.look()
+        since_ms = time.time_ns() // 1_000_000
+        stopped = stage.random.choice(before.books.at(RUNNING))
+        stage.stop(stopped)
+        kill([stage.site.pid("service")])
+        deadline = time.monotonic() + 2 * JUDGED_WITHIN_S
+        while expected not in str(problems) and time.monotonic() < deadline:
+            time.sleep(1)
+            problems += checker.settled(
+                before, stage.watched.look(), [stopped.id], stage.watched.cards, since_ms
+            )
+    assert expected in str(problems), dict(problems)
