@@ -186,6 +186,8 @@ class Broker:
         self.books: dict[str, NodeBook] = {}
         self.standings: dict[str, Standing] = {}
         self.progress: dict[str, Progress] = {}
+        #: ended requests whose servers the Hub is still to forget
+        self.unwanted: dict[str, Record] = {}
         self.last_order = 0
         self._nodes: tuple[Node, ...] = ()
         self._clock = clock
@@ -205,6 +207,7 @@ class Broker:
         for record in await self.database.read(queries.live):
             self.records[record.id] = replace(record, state=State(record.state))
             self._attendance[record.id] = _Attendance()
+        self.unwanted = {record.id: record for record in await self.database.read(queries.unwanted)}
         for row in await self.database.read(queries.open_intervals):
             self.intervals[row["lease"]] = metering.read(row)
         self.set_nodes(nodes)
@@ -282,6 +285,10 @@ class Broker:
                 self._attendance.pop(record_id, None)
                 self._seen.pop(record_id, None)
                 self.fresh.discard(record_id)
+                if record.remove_server:
+                    self.unwanted[record_id] = record
+                else:
+                    self.unwanted.pop(record_id, None)
             else:
                 self.records[record_id] = record
                 self._attendance.setdefault(record_id, _Attendance())
@@ -415,6 +422,11 @@ class Broker:
             return draft.free(record, who, why, measured_kib) if record.state == State.STOPPING else record
 
         return await self.submit(command)
+
+    async def forgotten(self, record_id: str) -> None:
+        """The Hub has no server for an ended request any more."""
+        if record := self.unwanted.get(record_id):
+            await self.submit(lambda draft: draft.put(replace(record, remove_server=False)))
 
     async def started(self, record_id: str, handle: Mapping[str, Any]) -> Record:
         """The spawner launched something: what to look for is kept."""

@@ -72,6 +72,7 @@ class Action(Enum):
     DEADLINE = "deadline"
     SILENT = "silent"
     TOO_LONG = "too long"
+    FORGET = "forget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,9 @@ class Reconciler:
         for record in list(self._broker.records.values()):
             if record.id not in self._busy and self._not_before.get(record.id, 0) <= now:
                 by_user.setdefault(record.user, []).append(record)
+        for record in self._broker.unwanted.values():
+            if record.id not in self._busy and self._not_before.get(record.id, 0) <= now:
+                self._spawn(record, Action.FORGET)
         for name, records in by_user.items():
             if not self._worth_looking(name, records, now):
                 continue
@@ -210,7 +214,7 @@ class Reconciler:
 
     def _forget_ended(self) -> None:
         known = {*self._tries, *self._not_before, *self._released, *self._gone}
-        for ended in known - set(self._broker.records):
+        for ended in known - set(self._broker.records) - set(self._broker.unwanted):
             self._tries.pop(ended, None)
             self._not_before.pop(ended, None)
             self._released.discard(ended)
@@ -331,8 +335,13 @@ class Reconciler:
             self._later(record.id, 2.0)
             return
         await self._broker.free(record.id, "fence", "nothing of the session is alive", measured_kib)
-        if record.remove_server:
-            await self._hub.stop(record.user, record.server, remove=True)
+
+    async def _forget(self, record: Record) -> None:
+        """Has the Hub forget the server of an ended request, unless somebody has asked for one of that name since."""
+        self._later(record.id, 2.0)
+        again = self._broker.of_server(record.user, record.server)
+        if again is not None or await self._hub.stop(record.user, record.server, remove=True):
+            await self._broker.forgotten(record.id)
 
     async def _lost(self, record: Record) -> None:
         started = record.started_ms is not None
@@ -362,6 +371,7 @@ _PERFORM = {
     Action.DEADLINE: Reconciler._deadline,
     Action.SILENT: Reconciler._silent,
     Action.TOO_LONG: Reconciler._too_long,
+    Action.FORGET: Reconciler._forget,
 }
 
 

@@ -39,6 +39,11 @@ def live(connection: sa.Connection) -> list[Record]:
     return _records(connection, sa.text(f"requests.state IN {LIVE_STATES}"))[::-1]
 
 
+def unwanted(connection: sa.Connection) -> list[Record]:
+    """Ended requests whose servers the Hub is still to forget."""
+    return _records(connection, sa.text(f"requests.remove_server AND requests.state NOT IN {LIVE_STATES}"))
+
+
 def last_order(connection: sa.Connection) -> int:
     """The largest place in time given so far."""
     return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(requests.c.ord), 0))) or 0)
