@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-NAMES = ("fit", "start", "service")
+NAMES = ("fit", "openb", "start", "service")
 
 
 def main() -> int:

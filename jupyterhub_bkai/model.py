@@ -107,13 +107,15 @@ class Slice:
 class Wish:
     """How much of an accelerator is asked for: `count` equal pieces, each on a device of its own.
 
-    A piece is `share` of a device (1 = a whole one), or one MIG instance of `profile`.
+    A piece is `share` of a device (1 = a whole one), or one MIG instance of `profile`. `models` names the models
+    that will do; when it is empty, any will.
     """
 
     slot: str
     count: int = 1
     share: Fraction = Fraction(1)
     profile: str | None = None
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,11 +58,15 @@ def decode_request(text: str) -> Request:
     return Request(
         **{
             **raw,
-            "wish": Wish(**{**wish, "share": Fraction(wish["share"])}) if wish else None,
+            "wish": _wish(wish) if wish else None,
             "session_type": SessionType(raw["session_type"]),
             "folders": tuple(Mount(**mount) for mount in raw["folders"]),
         }
     )
+
+
+def _wish(raw: Mapping[str, Any]) -> Wish:
+    return Wish(**{**raw, "share": Fraction(raw["share"]), "models": tuple(raw.get("models", ()))})
 
 
 def request_row(record: Record) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyterhub_bkai.gpus.fit import Choice, NodeBook, Shortage, choose
+from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Shortage
 from jupyterhub_bkai.gpus.slices import Book, Unit, cut, overlapping
 from jupyterhub_bkai.model import Device, MigProfile, Node, Slice, Wish
 
@@ -33,10 +33,15 @@ def book(*devices: Device, node: str = "local") -> NodeBook:
     return NodeBook.empty(Node(node, 16_000, 65_536, devices))
 
 
+def place(nodes: list[NodeBook], wish: Wish | None, cpu_milli: int, memory_mib: int) -> Choice | Shortage:
+    books = Books(nodes)
+    return books.choose(wish, cpu_milli, memory_mib) or books.shortage(wish, cpu_milli, memory_mib)
+
+
 def test_a_fraction_goes_where_the_smallest_remainder_is_left() -> None:
     one, two = card(0), card(1)
     books = book(one, two).take(0, 0, [cut(two, Fraction(1, 2))])
-    choice = choose([books], Wish("cuda", 1, Fraction(1, 4)), 1000, 1024)
+    choice = place([books], Wish("cuda", 1, Fraction(1, 4)), 1000, 1024)
     assert isinstance(choice, Choice)
     assert [piece.device for piece in choice.slices] == [two.id]
 
@@ -46,13 +51,13 @@ def test_a_node_in_use_comes_before_an_idle_one() -> None:
         0, 0, [cut(card(0, node="b"), Fraction(1))]
     )
     idle = book(card(0, node="a"), card(1, node="a"), node="a")
-    choice = choose([idle, busy], Wish("cuda", 1, Fraction(1)), 1000, 1024)
+    choice = place([idle, busy], Wish("cuda", 1, Fraction(1)), 1000, 1024)
     assert isinstance(choice, Choice)
     assert choice.node == "b"
 
 
 def test_pieces_of_one_wish_lie_on_different_devices_of_one_node() -> None:
-    choice = choose([book(card(0), card(1), card(2))], Wish("cuda", 2, Fraction(3, 4)), 1000, 1024)
+    choice = place([book(card(0), card(1), card(2))], Wish("cuda", 2, Fraction(3, 4)), 1000, 1024)
     assert isinstance(choice, Choice)
     assert len({piece.device for piece in choice.slices}) == 2
 
@@ -60,7 +65,7 @@ def test_pieces_of_one_wish_lie_on_different_devices_of_one_node() -> None:
 def test_half_a_card_here_and_half_there_is_not_one_card() -> None:
     one, two = card(0), card(1)
     books = book(one, two).take(0, 0, [cut(one, Fraction(1, 2)), cut(two, Fraction(1, 2))])
-    assert choose([books], Wish("cuda", 1, Fraction(3, 4)), 1, 1) == Shortage(
+    assert place([books], Wish("cuda", 1, Fraction(3, 4)), 1, 1) == Shortage(
         "accelerator", Fraction(3, 4), Fraction(1, 2), 0, 1
     )
 
@@ -69,13 +74,13 @@ def test_half_a_card_here_and_half_there_is_not_one_card() -> None:
     ("cpu", "memory", "what"), [(32_000, 1, "cpu"), (1, 1 << 20, "memory"), (32_000, 1 << 20, "cpu")]
 )
 def test_what_binds_is_named(cpu: int, memory: int, what: str) -> None:
-    short = choose([book(card(0))], Wish("cuda", 1, Fraction(1)), cpu, memory)
+    short = place([book(card(0))], Wish("cuda", 1, Fraction(1)), cpu, memory)
     assert isinstance(short, Shortage)
     assert short.what == what
 
 
 def test_no_open_node() -> None:
-    assert isinstance(short := choose([], None, 1, 1), Shortage)
+    assert isinstance(short := place([], None, 1, 1), Shortage)
     assert short.what == "node"
 
 
