@@ -6,15 +6,21 @@ person can choose from; `check` raises `PolicyDenied` with the policy and what i
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from jupyterhub_bkai.errors import PolicyDenied, SettingsError
+from jupyterhub_bkai.gpus.fit import Placement
 from jupyterhub_bkai.gpus.slices import Unit, number
+from jupyterhub_bkai.leasing.queue import Discipline
+from jupyterhub_bkai.leasing.scheduler import Rules
 from jupyterhub_bkai.model import Mount, Person, Request, SessionType
 from jupyterhub_bkai.options import amount, seconds, shown
+
+E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Group:
     default_duration_s: int | None = None
     max_duration_s: int | None = None
     limits: Limits = field(default_factory=Limits)
+    rules: Rules = field(default_factory=Rules)
 
     def open_to(self, person: Person) -> bool:
         """True when the person may use the group at all."""
@@ -157,6 +164,7 @@ groups:
     # default_duration: 8h
     # max_duration: 2d
     # limits: {sessions: 5, pending: 5, fgpu: 4}
+    # queue: {discipline: fifo, placement: balance, backfill: true}   # or lifo, drf, fair; pack, spread
 
 # folders:
 #   datasets:
@@ -197,6 +205,15 @@ class _Problems:
             self.add(place, "expected a list of names.")
             return ()
         return tuple(value)
+
+    def one_of(self, value: Any, place: str, kinds: type[E], default: E) -> E:
+        if value is None:
+            return default
+        try:
+            return kinds(value)
+        except ValueError:
+            self.add(place, f"“{shown(value)}” is none of {', '.join(kinds)}.")
+            return default
 
     def positive(self, value: Any, place: str, default: Fraction) -> Fraction:
         if value is None:
@@ -239,7 +256,7 @@ _TOP = (
 )
 _GROUP = (
     "title", "nodes", "fgpu_per_gpu", "quantum", "session_types", "public", "users", "hub_groups", "images",
-    "cpu_overcommit", "default_duration", "max_duration", "limits",
+    "cpu_overcommit", "default_duration", "max_duration", "limits", "queue",
 )  # fmt: skip
 
 
@@ -335,6 +352,31 @@ def _group(problems: _Problems, name: str, body: Any) -> Group:
             problems.whole(limits.get("pending"), f"{place}.limits.pending"),
             unit.share(fgpu) if fgpu else None,
         ),
+        rules=_rules(problems, raw.get("queue"), f"{place}.queue"),
+    )
+
+
+def _rules(problems: _Problems, body: Any, place: str) -> Rules:
+    usual = Rules()
+    raw = problems.mapping(
+        body, place, ("discipline", "placement", "backfill", "skip_after", "half_life", "depth")
+    )
+    backfill = raw.get("backfill", usual.backfill)
+    if not isinstance(backfill, bool):
+        problems.add(f"{place}.backfill", "expected true or false.")
+    skip_after, depth = (problems.whole(raw.get(key), f"{place}.{key}") for key in ("skip_after", "depth"))
+    for key, value in (("skip_after", skip_after), ("depth", depth)):
+        if value is not None and value < 1:
+            problems.add(f"{place}.{key}", "expected a number above 0.")
+    return Rules(
+        discipline=problems.one_of(
+            raw.get("discipline"), f"{place}.discipline", Discipline, usual.discipline
+        ),
+        placement=problems.one_of(raw.get("placement"), f"{place}.placement", Placement, usual.placement),
+        backfill=backfill is not False,
+        skip_after=skip_after,
+        half_life_s=float(problems.duration(raw.get("half_life"), f"{place}.half_life") or usual.half_life_s),
+        depth=depth or usual.depth,
     )
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.chain.site import Site, remove
@@ -31,6 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Killing everything many times over takes long: `make soak` does it (it sets BKAI_ROUNDS).
 collect_ignore = [] if os.environ.get("BKAI_ROUNDS") else ["soak/test_killing.py"]
+
+# How long an example takes says more about the machine than about us.
+hypothesis.settings.register_profile("bkai", deadline=None)
+hypothesis.settings.load_profile("bkai")
 
 # A shell that starts the run in the background has it ignore Ctrl-C, and every program a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

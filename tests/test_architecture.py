@@ -32,6 +32,8 @@ TABLE = {
     "leasing": "pure",
     "leasing.lifecycle": "pure",
     "leasing.queue": "pure",
+    "leasing.scheduler": "pure",
+    "leasing.why": "pure",
     "builds": "pure",
     "builds.definition": "pure",
     "clock": "door",

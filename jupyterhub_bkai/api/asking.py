@@ -8,11 +8,10 @@ from typing import Any
 from jupyterhub_bkai import names, options, policy
 from jupyterhub_bkai.api.context import Context
 from jupyterhub_bkai.errors import InvalidOptions, PublicError
-from jupyterhub_bkai.gpus.fit import NodeBook, Shortage, choose
+from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
-from jupyterhub_bkai.leasing import queue
 from jupyterhub_bkai.leasing.broker import holding
-from jupyterhub_bkai.leasing.lifecycle import State
+from jupyterhub_bkai.leasing.why import sentence
 from jupyterhub_bkai.model import Device, Person, Request
 from jupyterhub_bkai.options import GroupOffer, Offer, SlotOffer
 from jupyterhub_bkai.store.records import Record
@@ -46,9 +45,9 @@ def _group_offer(context: Context, group: policy.Group) -> GroupOffer:
     broker = context.broker
     inside = broker.nodes_of(group.name)
     nodes = [node for node in broker.nodes if node.name in inside]
-    books = [book for name, book in broker.books.items() if name in inside]
+    hall = broker.scheduler.halls[group.name]
+    books = list(hall.books)
     slots = dict.fromkeys(device.slot for node in nodes for device in node.devices)
-    waiting = (r for r in broker.records.values() if r.state == State.QUEUED)
     return GroupOffer(
         name=group.name,
         title=group.title,
@@ -58,7 +57,7 @@ def _group_offer(context: Context, group: policy.Group) -> GroupOffer:
         folders=policy.mounts(context.settings, group),
         cpu_milli=int(max((n.cpu_milli for n in nodes), default=0)),
         memory_mib=max((n.memory_mib for n in nodes), default=0),
-        waiting=sum(record.request.group == group.name for record in waiting),
+        waiting=len(hall.line),
         default_duration_s=group.default_duration_s,
         max_duration_s=group.max_duration_s,
     )
@@ -109,7 +108,7 @@ async def ask(
 
 def _free_name(context: Context, person: Person, request: Request) -> str:
     """A name after the image's family, numbered past those in use."""
-    taken = {record.server for record in context.broker.records.values() if record.user == person.name}
+    taken = {record.server for record in context.broker.of_user(person.name)}
     base = names.server_name(request.version.split("/")[0])
     number = 1
     while names.numbered(base, number) in taken:
@@ -121,7 +120,7 @@ def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dic
     """What is wrong by field, or what would happen: the form's live answer."""
     try:
         request = parse(context, person, raw)
-        mine = [r for r in context.broker.records.values() if r.user == person.name]
+        mine = context.broker.of_user(person.name)
         policy.check(context.settings, person, request, [holding(r) for r in mine])
     except InvalidOptions as error:
         return error.fields, None
@@ -131,23 +130,19 @@ def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dic
 
 
 def _outlook(context: Context, request: Request) -> Outlook:
-    broker = context.broker
-    inside = broker.nodes_of(request.group)
-    books = [book for name, book in broker.books.items() if name in inside]
-    ahead = sum(r.state == State.QUEUED and r.request.group == request.group for r in broker.records.values())
+    hall = context.broker.scheduler.halls[request.group]
     group = context.settings.group(request.group)
     unit = group.unit if group else Unit()
-    room = choose(books, request.wish, request.cpu_milli, request.memory_mib)
-    if ahead:
+    wants = (request.wish, request.cpu_milli, request.memory_mib)
+    fits = hall.books.choose(*wants) is not None
+    short = "" if fits else sentence(hall.books.shortage(*wants), request, unit)
+    if not fits and hall.empty.choose(*wants) is None:
+        return Outlook("never", f"No machine of {request.group} is large enough for this. {short}")
+    if ahead := len(hall.line):
         waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
         return Outlook("later", f"{waiting} in {request.group}; yours would be number {ahead + 1}.")
-    if isinstance(room, Shortage):
-        empty = [NodeBook.empty(node, Fraction(1000)) for node in broker.nodes if node.name in inside]
-        never = isinstance(choose(empty, request.wish, request.cpu_milli, request.memory_mib), Shortage)
-        sentence = queue.sentence(room, request, unit)
-        if never:
-            return Outlook("never", f"No machine of {request.group} is large enough for this. {sentence}")
-        return Outlook("later", f"It would wait. {sentence}")
+    if not fits:
+        return Outlook("later", f"It would wait. {short}")
     if request.count > 1:
         return Outlook(
             "now", f"The first of {request.count} starts at once; the others as far as there is room."

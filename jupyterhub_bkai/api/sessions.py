@@ -9,7 +9,7 @@ import msgspec
 from jupyterhub_bkai.api import asking, views
 from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed, NotFound
-from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause
+from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause, State
 from jupyterhub_bkai.names import is_lease_id
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.records import Record
@@ -203,13 +203,17 @@ async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
         yield Event("ready", {})
         while True:
             changed = await watcher.changes(HEARTBEAT_S)
-            if not changed:
+            moved, watcher.groups = watcher.groups, set()
+            if moved:
+                seen = broker.records.values() if everyone else broker.of_user(call.caller.person.name)
+                changed |= {r.id for r in seen if r.state == State.QUEUED and r.request.group in moved}
+            if not changed and not moved:
                 yield Event("heartbeat")
             for record_id in changed:
                 found = broker.records.get(record_id) or watcher.ended.get(record_id)
                 if found is not None and mine(found):
                     yield Event("session", view(call, found))
-            if changed:
+            if changed or moved:
                 yield Event(
                     "capacity",
                     {"groups": [_free(call, group.name) for group in call.context.settings.groups]},
@@ -217,17 +221,13 @@ async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
 
 
 def _free(call: Call, group: str) -> dict[str, Any]:
-    broker = call.context.broker
-    names = broker.nodes_of(group)
-    books = [book for name, book in broker.books.items() if name in names]
-    devices = [device for book in books for device in book.devices]
+    hall = call.context.broker.scheduler.halls[group]
+    devices = [device for book in hall.books for device in book.devices]
     return {
         "name": group,
         "devices": len(devices),
         "free_share": str(sum((device.free_share for device in devices), start=0)),
-        "waiting": sum(
-            s.position > 0 for i, s in broker.standings.items() if broker.records[i].request.group == group
-        ),
+        "waiting": len(hall.line),
     }
 
 

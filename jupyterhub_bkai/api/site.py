@@ -16,7 +16,7 @@ from jupyterhub_bkai.api.operations import Call, Operation, Query, Text
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Book
-from jupyterhub_bkai.leasing.lifecycle import HOLDING, State
+from jupyterhub_bkai.leasing.lifecycle import HOLDING
 from jupyterhub_bkai.store import queries
 
 
@@ -151,7 +151,7 @@ async def devices(call: Call) -> Devices:
     held = [r for r in broker.records.values() if r.state in HOLDING]
     nodes = []
     for node in broker.nodes:
-        book = broker.books.get(node.name) or NodeBook.empty(node)
+        book = broker.scheduler.node(node.name) or NodeBook.empty(node)
         mine = [r.request for r in held if r.node == node.name]
         nodes.append(
             NodeView(
@@ -216,12 +216,12 @@ async def queue(call: Call) -> Queue:
     for group in call.context.settings.groups:
         if not group.open_to(call.caller.person):
             continue
-        mine = [
-            r for r in broker.records.values() if r.state == State.QUEUED and r.request.group == group.name
-        ]
         line: list[Waiting] = []
-        for record in sorted(mine, key=lambda r: r.order):
-            standing = broker.standings.get(record.id)
+        for item in broker.scheduler.order(group.name, call.context.now_ms()):
+            record = broker.records.get(item.id)
+            if record is None:
+                continue
+            standing = broker.standing(record)
             visible = call.caller.may_see(record.user)
             line.append(
                 Waiting(

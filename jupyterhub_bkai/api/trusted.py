@@ -167,7 +167,7 @@ async def _realise(
 
 
 def _queued(context: Context, record: Record) -> dict[str, Any]:
-    standing = context.broker.standings.get(record.id)
+    standing = context.broker.standing(record)
     position = standing.position if standing else 1
     why = standing.why if standing else "It starts in a moment."
     note = context.broker.progress.get(record.id)

@@ -138,7 +138,7 @@ def session(record: Record, broker: Broker, settings: Settings, *, fake: bool, e
     """A record as everybody who may see it sees it."""
     group = settings.group(record.request.group)
     unit = group.unit if group else Unit()
-    standing = broker.standings.get(record.id) if record.state == State.QUEUED else None
+    standing = broker.standing(record)
     progress = broker.progress.get(record.id)
     wish = record.request.wish
     total = wish.share * wish.count if wish and not wish.profile else None

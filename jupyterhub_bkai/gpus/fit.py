@@ -154,6 +154,8 @@ class Books:
         self._free: dict[str, float] = {}
         #: thousandths of a core that sessions ask for per device: what balance is measured by
         self.cpu_per_device = 0.0
+        #: how often there came to be more room, and how often anything changed
+        self.gains = self.version = 0
         self._undo: list[tuple[str, NodeBook | None]] | None = None
         for book in nodes:
             self.put(book)
@@ -177,6 +179,9 @@ class Books:
         old = self._nodes.get(book.node)
         if self._undo is not None:
             self._undo.append((book.node, old))
+        self.version += 1
+        if old is None or _has_more(old, book):
+            self.gains += 1
         self._index(old, book)
         self._nodes[book.node] = book
         self._free[book.node] = sum(float(device.free_share) for device in book.devices)
@@ -441,6 +446,20 @@ def _walk(entries: list[Entry], fits: _Fits, idle: int, placement: Placement) ->
         if fits.node(entry[2]):
             yield entry
         place += 1
+
+
+def _has_more(old: NodeBook, new: NodeBook) -> bool:
+    """True when something may fit that did not before."""
+    return (
+        new.cpu_milli > old.cpu_milli
+        or new.memory_mib > old.memory_mib
+        or (new.open and not old.open)
+        or len(new.devices) != len(old.devices)
+        or any(
+            now is not was and (now.free_share > was.free_share or now.device != was.device)
+            for was, now in zip(old.devices, new.devices, strict=True)
+        )
+    )
 
 
 def _outermost(entries: list[Entry], fits: _Fits, idle: int) -> Iterator[Entry]:

@@ -19,9 +19,10 @@ from jupyterhub_bkai.clock import Clock, Stamp
 from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
 from jupyterhub_bkai.gpus.fit import Choice, NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
-from jupyterhub_bkai.leasing import queue
 from jupyterhub_bkai.leasing.lifecycle import ENDS_AS, FINAL, HOLDING, Cause, Move, State, target
-from jupyterhub_bkai.leasing.queue import Standing, Waiting
+from jupyterhub_bkai.leasing.queue import Waiting
+from jupyterhub_bkai.leasing.scheduler import Held, Scheduler
+from jupyterhub_bkai.leasing.why import Standing, standing
 from jupyterhub_bkai.model import Node, Person, Request
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.database import Batch, Database
@@ -50,6 +51,8 @@ class Draft:
         self.order = broker.last_order
         self.intervals: dict[str, metering.Interval | None] = {}
         self._broker = broker
+        #: what commands did to `changed`, to take back the steps of one that is refused
+        self._steps: list[tuple[str, Record | None]] = []
 
     def get(self, record_id: str) -> Record:
         """A live record as this draft has it. Raises `NotFound`."""
@@ -58,20 +61,15 @@ class Draft:
             raise NotFound(f"There is no live session with the id {record_id[:26]}.")
         return record
 
-    def live(self) -> Iterable[Record]:
-        """Every live record as this draft has it."""
-        for record_id in {**self._broker.records, **self.changed}:
-            record = self.get(record_id)
-            if record.state not in FINAL:
-                yield record
-
-    def of_server(self, user: str, server: str) -> Record | None:
-        """The live record of a server."""
-        return next((r for r in self.live() if r.user == user and r.server == server), None)
+    def of_user(self, user: str) -> list[Record]:
+        """A person's live records as this draft has them."""
+        ids = dict.fromkeys(self._broker.by_user.get(user, ()))
+        ids |= dict.fromkeys(id for id, record in self.changed.items() if record.user == user)
+        return [record for id in ids if (record := self.get(id)).state not in FINAL]
 
     def add(self, record: Record, who: str, why: str) -> None:
         """A new request."""
-        self.changed[record.id] = record
+        self._set(record)
         self.batch.requests.append(request_row(record))
         self._note(record, None, who, why)
 
@@ -88,7 +86,7 @@ class Draft:
 
     def put(self, record: Record) -> None:
         """Columns changed without a move."""
-        self.changed[record.id] = record
+        self._set(record)
         row = request_row(record)
         fixed = (
             "ord",
@@ -148,6 +146,27 @@ class Draft:
             self.intervals[record.id] = None
         return freed
 
+    def _set(self, record: Record) -> None:
+        self._steps.append((record.id, self.changed.get(record.id)))
+        self.changed[record.id] = record
+
+    def mark(self) -> tuple[int, int, dict[str, metering.Interval | None], dict[str, int]]:
+        """Where a command begins, for `undo`."""
+        lengths = {name: len(getattr(self.batch, name)) for name in self.batch.__slots__}
+        return len(self._steps), self.order, dict(self.intervals), lengths
+
+    def undo(self, mark: tuple[int, int, dict[str, metering.Interval | None], dict[str, int]]) -> None:
+        """Takes back what one refused command did, so that the others of its transaction stand alone."""
+        steps, self.order, self.intervals, lengths = mark
+        while len(self._steps) > steps:
+            record_id, before = self._steps.pop()
+            if before is None:
+                del self.changed[record_id]
+            else:
+                self.changed[record_id] = before
+        for name, length in lengths.items():
+            del getattr(self.batch, name)[length:]
+
     def _note(self, record: Record, source: str | None, who: str, why: str) -> None:
         self.batch.transitions.append(
             {
@@ -183,8 +202,8 @@ class Broker:
         self.settings = settings
         self.records: dict[str, Record] = {}
         self.intervals: dict[str, metering.Interval] = {}
-        self.books: dict[str, NodeBook] = {}
-        self.standings: dict[str, Standing] = {}
+        self.by_user: dict[str, dict[str, None]] = {}
+        self.scheduler = Scheduler()
         self.progress: dict[str, Progress] = {}
         #: ended requests whose servers the Hub is still to forget
         self.unwanted: dict[str, Record] = {}
@@ -193,6 +212,7 @@ class Broker:
         self._clock = clock
         self._pending: list[_Pending] = []
         self._work = asyncio.Event()
+        self._again = False
         #: requests that nobody has waited for yet, so that nobody but the reconcile loop will start them
         self.fresh: set[str] = set()
         self._attendance: dict[str, _Attendance] = {}
@@ -205,8 +225,7 @@ class Broker:
         """Takes up where the last process ended: what the database holds is what is true."""
         self.last_order = await self.database.read(queries.last_order)
         for record in await self.database.read(queries.live):
-            self.records[record.id] = replace(record, state=State(record.state))
-            self._attendance[record.id] = _Attendance()
+            self._keep(replace(record, state=State(record.state)))
         self.unwanted = {record.id: record for record in await self.database.read(queries.unwanted)}
         for row in await self.database.read(queries.open_intervals):
             self.intervals[row["lease"]] = metering.read(row)
@@ -231,74 +250,97 @@ class Broker:
         draft = Draft(self, self._clock.now())
         answers: list[tuple[_Pending, Any]] = []
         for item in pending:
-            mark = _mark(draft)
+            mark = draft.mark()
             try:
                 answers.append((item, item.command(draft)))
             except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's, and only the caller's
-                _undo(draft, mark)
+                draft.undo(mark)
                 if not item.done.done():
                     item.done.set_exception(error)
-        books, standings = self._decide(draft)
+        groups = self._decide(draft)
         try:
             await self.database.write(draft.batch)
         except PublicError as error:
+            # The queues and books have gone ahead of the records, which are what is true.
+            self._lay_out()
+            self._again = True
             for item, _ in answers:
                 if not item.done.done():
                     item.done.set_exception(error)
             return
-        self._adopt(draft, books, standings)
+        self._adopt(draft, groups)
         for item, answer in answers:
             if not item.done.done():
                 item.done.set_result(answer)
 
-    def _decide(self, draft: Draft) -> tuple[dict[str, NodeBook], dict[str, Standing]]:
-        """Grants what the queues' order and the books allow."""
-        books = self._books(draft.live())
-        waiting = [Waiting(r.id, r.order, r.request) for r in draft.live() if r.state == State.QUEUED]
-        standings: dict[str, Standing] = {}
-        for name, line in sorted(queue.order(waiting).items(), key=lambda row: row[1][0].order):
-            group = self.settings.group(name)
-            mine = self.nodes_of(name)
-            grants, shortage = queue.decide(line, {n: b for n, b in books.items() if n in mine})
-            for item, choice in grants:
-                draft.grant(draft.get(item.id), choice)
-                request = item.request
-                books[choice.node] = books[choice.node].take(
-                    request.cpu_milli, request.memory_mib, choice.slices
-                )
-            unit = group.unit if group else Unit()
-            standings.update(queue.standings(line[len(grants) :], shortage, unit))
-        return books, standings
-
-    def _adopt(self, draft: Draft, books: dict[str, NodeBook], standings: dict[str, Standing]) -> None:
-        """Makes a written draft the present state and tells who watches."""
-        touched = set(draft.changed)
-        touched |= {
-            i for i in standings.keys() | self.standings.keys() if standings.get(i) != self.standings.get(i)
-        }
-        self.last_order = draft.order
-        self.books, self.standings = books, standings
+    def _decide(self, draft: Draft) -> set[str]:
+        """Brings queues and books up to the draft and grants what they allow; returns the groups that moved."""
+        now_ms = draft.now.wall_ms
+        groups = set()
         for record_id, record in draft.changed.items():
+            if self._follow(self.records.get(record_id), record, now_ms):
+                groups.add(record.request.group)
+        for grant in self.scheduler.decide(now_ms):
+            groups.add(draft.grant(draft.get(grant.id), grant.choice).request.group)
+        return groups
+
+    def _follow(self, old: Record | None, new: Record, now_ms: int) -> bool:
+        """Does in queues and books what happened to a record; True when others may have moved by it."""
+        waited = old is not None and old.state == State.QUEUED
+        held = old is not None and old.state in HOLDING
+        if new.state == State.QUEUED:
+            if waited:
+                return False
+            self.scheduler.add(waiting(new))
+        elif waited:
+            self.scheduler.remove(new.id)
+        elif held and new.state not in HOLDING:
+            self.scheduler.free(new.id, now_ms)
+        elif held and old is not None and old.deadline_ms != new.deadline_ms:
+            self.scheduler.hold(_held(new), now_ms)
+        else:
+            return False
+        return True
+
+    def _keep(self, record: Record) -> None:
+        self.records[record.id] = record
+        self.by_user.setdefault(record.user, {})[record.id] = None
+        self._attendance.setdefault(record.id, _Attendance())
+
+    def _drop(self, record: Record) -> None:
+        self.records.pop(record.id, None)
+        self.progress.pop(record.id, None)
+        self._attendance.pop(record.id, None)
+        self._seen.pop(record.id, None)
+        self.fresh.discard(record.id)
+        if (mine := self.by_user.get(record.user)) is not None:
+            mine.pop(record.id, None)
+            if not mine:
+                del self.by_user[record.user]
+        if record.remove_server:
+            self.unwanted[record.id] = record
+        else:
+            self.unwanted.pop(record.id, None)
+
+    def _adopt(self, draft: Draft, groups: set[str]) -> None:
+        """Makes a written draft the present state and tells who watches."""
+        self.last_order = draft.order
+        for record in draft.changed.values():
             if record.state in FINAL:
-                self.records.pop(record_id, None)
-                self.progress.pop(record_id, None)
-                self._attendance.pop(record_id, None)
-                self._seen.pop(record_id, None)
-                self.fresh.discard(record_id)
-                if record.remove_server:
-                    self.unwanted[record_id] = record
-                else:
-                    self.unwanted.pop(record_id, None)
+                self._drop(record)
             else:
-                self.records[record_id] = record
-                self._attendance.setdefault(record_id, _Attendance())
+                self._keep(record)
         for record_id, interval in draft.intervals.items():
             if interval is None:
                 self.intervals.pop(record_id, None)
             else:
                 self.intervals[record_id] = interval
+        ended = {i: r for i, r in draft.changed.items() if r.state in FINAL}
         for watcher in self._watchers:
-            watcher.tell(touched, {i: r for i, r in draft.changed.items() if r.state in FINAL})
+            watcher.tell(set(draft.changed), ended, groups)
+            watched = self.records.get(watcher.only or "")
+            if watched is not None and watched.state == State.QUEUED and watched.request.group in groups:
+                watcher.tell({watched.id}, {})
 
     async def submit(self, command: Command[T]) -> T:
         """Runs `command` in the next transaction; returns after it is on disk. Raises what the command raises."""
@@ -312,8 +354,23 @@ class Broker:
     def set_nodes(self, nodes: Sequence[Node]) -> None:
         """The machines there are now; the waiting are looked at again."""
         self._nodes = tuple(nodes)
-        self.books = self._books(self.records.values())
+        self._lay_out()
         self._work.set()
+
+    def _lay_out(self) -> None:
+        """Makes queues and books anew from the records."""
+        now_ms = self._clock.now().wall_ms
+        overcommit = max((g.cpu_overcommit for g in self.settings.groups), default=Fraction(1))
+        groups = {g.name: (g.rules, self.nodes_of(g.name)) for g in self.settings.groups}
+        scheduler = Scheduler()
+        scheduler.inherit(self.scheduler)
+        scheduler.lay_out(groups, [NodeBook.empty(node, overcommit) for node in self._nodes])
+        for record in self.records.values():
+            if record.state in HOLDING:
+                scheduler.hold(_held(record), now_ms)
+            elif record.request.group in scheduler.halls:
+                scheduler.add(waiting(record))
+        self.scheduler = scheduler
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -326,18 +383,6 @@ class Broker:
         if found is None:
             return frozenset()
         return frozenset(found.nodes) if found.nodes else frozenset(node.name for node in self._nodes)
-
-    def _books(self, records: Iterable[Record]) -> dict[str, NodeBook]:
-        """What is left on every node, from scratch: the books are derived, never stored."""
-        overcommit = max((g.cpu_overcommit for g in self.settings.groups), default=Fraction(1))
-        books = {node.name: NodeBook.empty(node, overcommit) for node in self._nodes}
-        for record in records:
-            if record.state in HOLDING and record.node in books:
-                request = record.request
-                books[record.node] = books[record.node].hold(
-                    request.cpu_milli, request.memory_mib, record.slices
-                )
-        return books
 
     # -- commands --------------------------------------------------------------------------
 
@@ -357,7 +402,7 @@ class Broker:
         """
 
         def command(draft: Draft) -> list[Record]:
-            mine = [r for r in draft.live() if r.user == person.name]
+            mine = draft.of_user(person.name)
             policy.check(self.settings, person, request, [holding(r) for r in mine])
             taken = {r.server for r in mine}
             if server in taken:
@@ -465,7 +510,30 @@ class Broker:
 
     def of_server(self, user: str, server: str) -> Record | None:
         """The live record of a server."""
-        return next((r for r in self.records.values() if r.user == user and r.server == server), None)
+        mine = (self.records[id] for id in self.by_user.get(user, ()))
+        return next((record for record in mine if record.server == server), None)
+
+    def of_user(self, user: str) -> list[Record]:
+        """A person's live records."""
+        return [self.records[id] for id in self.by_user.get(user, ())]
+
+    def standing(self, record: Record) -> Standing | None:
+        """Where a waiting request stands and why; None for one that does not wait (any more)."""
+        if record.state != State.QUEUED or record.request.group not in self.scheduler.halls:
+            return None
+        group = self.settings.group(record.request.group)
+        try:
+            return standing(
+                self.scheduler, record.id, group.unit if group else Unit(), self._clock.now().wall_ms
+            )
+        except KeyError:  # granted, and being written
+            return None
+
+    def nudge(self) -> None:
+        """Has the queues looked at when somebody's time has come, or when the last decision could not be written."""
+        if self._again or self.scheduler.due(self._clock.now().wall_ms):
+            self._again = False
+            self._work.set()
 
     def set_progress(self, record_id: str, progress: Progress | None) -> None:
         """What a starting session is doing; shown, not stored."""
@@ -528,17 +596,21 @@ class Watcher:
     """
 
     def __init__(self, only: str | None = None) -> None:
-        self._only = only
+        self.only = only
+        #: resource groups in which places in the queue may have changed since the reader last cleared it
+        self.groups: set[str] = set()
         self._ids: set[str] = set()
         self.ended: dict[str, Record] = {}
         self._event = asyncio.Event()
 
-    def tell(self, ids: set[str], ended: Mapping[str, Record]) -> None:
-        """Notes changed ids, and the last form of records that ended."""
-        if self._only is not None:
-            ids = ids & {self._only}
-            ended = {key: record for key, record in ended.items() if key == self._only}
-        if ids:
+    def tell(self, ids: set[str], ended: Mapping[str, Record], groups: Iterable[str] = ()) -> None:
+        """Notes changed ids, the last form of records that ended, and groups whose queues moved."""
+        if self.only is not None:
+            ids = ids & {self.only}
+            ended = {key: record for key, record in ended.items() if key == self.only}
+            groups = ()
+        self.groups.update(groups)
+        if ids or groups:
             self._ids |= ids
             self.ended.update(ended)
             self._event.set()
@@ -573,15 +645,21 @@ def holding(record: Record) -> policy.Holding:
     return policy.Holding(record.request.group, record.state == State.QUEUED, devices)
 
 
-def _mark(draft: Draft) -> tuple[dict[str, Record], int, dict[str, metering.Interval | None], dict[str, int]]:
-    lengths = {name: len(getattr(draft.batch, name)) for name in draft.batch.__slots__}
-    return dict(draft.changed), draft.order, dict(draft.intervals), lengths
+def waiting(record: Record) -> Waiting:
+    """A waiting record as the scheduler has it."""
+    request = record.request
+    return Waiting(record.id, record.order, record.user, request, duration_s=request.duration_s)
 
 
-def _undo(
-    draft: Draft, mark: tuple[dict[str, Record], int, dict[str, metering.Interval | None], dict[str, int]]
-) -> None:
-    """Takes back what one refused command did, so that the others of its transaction stand alone."""
-    draft.changed, draft.order, draft.intervals, lengths = mark
-    for name, length in lengths.items():
-        del getattr(draft.batch, name)[length:]
+def _held(record: Record) -> Held:
+    request = record.request
+    return Held(
+        record.id,
+        record.user,
+        request.group,
+        record.node or "",
+        request.cpu_milli,
+        request.memory_mib,
+        record.slices,
+        record.deadline_ms,
+    )

@@ -1,95 +1,200 @@
-"""The order of the waiting and why each of them waits.
+"""The waiting of one resource group, in the order that its discipline gives.
 
-Pure. First come, first served in each resource group: the head waits for what it needs and nobody overtakes it.
+Pure. Owns disciplines: who is next. Where something fits, and who may pass a head that does not fit, is
+`leasing.scheduler`'s business.
+
+Every request has a priority (0–100; a higher one is always served first). Within a priority:
+
+fifo    first come, first served
+lifo    last come, first served
+drf     dominant resource fairness: the person whose largest part of any resource of the group is smallest
+        (Ghodsi et al., NSDI 2011); of one person's requests the first asked for
+fair    fair share over time: the person who used least, older use counting half after each half-life; what is held
+        now counts as if it were held for one half-life more
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from math import log
 
-from jupyterhub_bkai.gpus.fit import Choice, NodeBook, Shortage, choose
-from jupyterhub_bkai.gpus.slices import Unit, number
-from jupyterhub_bkai.model import Request
-from jupyterhub_bkai.options import size_text
+from jupyterhub_bkai.model import Request, Wish
+
+#: requests alike for a decision: what they ask for, for how long, how many at once
+Shape = tuple[Wish | None, int, int, int | None, int]
+#: a place among requests that are served alike
+Key = tuple[int, int, str]
+
+
+class Discipline(StrEnum):
+    """The order of a group's queue."""
+
+    FIFO = "fifo"
+    LIFO = "lifo"
+    DRF = "drf"
+    FAIR = "fair"
+
+    @property
+    def by_person(self) -> bool:
+        """True when the order depends on who holds or used what."""
+        return self in (Discipline.DRF, Discipline.FAIR)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request in the queue. `order` is its place in time, unique over all groups."""
+    """One entry of a queue: a request, or several that start together or not at all (`ids` has all of them).
+
+    `order` is its place in time, unique over all groups.
+    """
 
     id: str
     order: int
+    user: str
     request: Request
+    priority: int = 10
+    ids: tuple[str, ...] = ()
+    #: what all of it is to end by itself after, in seconds; None when nobody knows
+    duration_s: int | None = None
+    #: it does not start before this moment, nor before these have ended
+    not_before_ms: int = 0
+    after: frozenset[str] = frozenset()
+
+    @property
+    def shape(self) -> Shape:
+        """What makes it wait or start, whoever asks."""
+        request = self.request
+        together = max(1, len(self.ids))
+        return request.wish, request.cpu_milli, request.memory_mib, self.duration_s, together
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a request stands: its position (1 is next), the constraint that binds, and the sentence that says so."""
+@dataclass(slots=True)
+class Line:
+    """The queue of one group."""
 
-    position: int
-    why: str
-    shortage: Shortage | None
+    discipline: Discipline = Discipline.FIFO
+    items: dict[str, Waiting] = field(default_factory=dict)
+    _lanes: dict[tuple[str, Shape], list[Key]] = field(default_factory=dict)
+    #: all keys in order, for disciplines that ask nothing but the request itself
+    _keys: list[Key] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def add(self, item: Waiting) -> None:
+        """Somebody new."""
+        self.items[item.id] = item
+        key = self._key(item)
+        insort(self._lanes.setdefault(self._lane(item), []), key)
+        insort(self._keys, key)
+
+    def remove(self, id: str) -> Waiting:
+        """Somebody who started or left. Raises KeyError for one who is not here."""
+        item = self.items.pop(id)
+        key = self._key(item)
+        lane = self._lane(item)
+        keys = self._lanes[lane]
+        del keys[bisect_left(keys, key)]
+        if not keys:
+            del self._lanes[lane]
+        del self._keys[bisect_left(self._keys, key)]
+        return item
+
+    def place(self, id: str) -> int:
+        """How many are before it (not for disciplines by person, whose order is in `order`)."""
+        return bisect_left(self._keys, self._key(self.items[id]))
+
+    def first(self) -> int:
+        """The place in time of the one whose turn it is, which decides between groups."""
+        return self.items[self._keys[0][2]].order if self._keys else 0
+
+    def round(self, score: Callable[[str], float]) -> "Round":
+        """Goes through the queue once, from the head."""
+        return Round(self, score)
+
+    def order(self, score: Callable[[str], float], weigh: Callable[[Waiting], float]) -> Iterator[Waiting]:
+        """Everybody in the order in which they start if nobody comes or goes; `weigh` is what a start adds to a
+        person's score.
+        """
+        added: dict[str, float] = {}
+        going = self.round(lambda user: score(user) + added.get(user, 0.0))
+        while (item := going.next()) is not None:
+            yield item
+            added[item.user] = added.get(item.user, 0.0) + weigh(item)
+
+    def _key(self, item: Waiting) -> Key:
+        return -item.priority, -item.order if self.discipline is Discipline.LIFO else item.order, item.id
+
+    def _lane(self, item: Waiting) -> tuple[str, Shape]:
+        return item.user if self.discipline.by_person else "", item.shape
 
 
-def order(waiting: Sequence[Waiting]) -> dict[str, list[Waiting]]:
-    """The queue of each group, next first."""
-    queues: dict[str, list[Waiting]] = {}
-    for item in sorted(waiting, key=lambda w: w.order):
-        queues.setdefault(item.request.group, []).append(item)
-    return queues
+class Round:
+    """One way through a queue. Requests alike stand in lanes, so that a whole lane can be passed at once."""
+
+    def __init__(self, line: Line, score: Callable[[str], float]) -> None:
+        self._line = line
+        self._score = score if line.discipline.by_person else lambda user: 0.0
+        # What starts is taken out of its lane meanwhile, so places are kept by key, and the lanes by themselves.
+        self._lanes = dict(line._lanes)
+        self._heap = [
+            (keys[0][0], self._score(lane[0]), keys[0][1], keys[0], lane)
+            for lane, keys in self._lanes.items()
+        ]
+        heapify(self._heap)
+        self._passed: set[Shape] = set()
+
+    def next(self) -> Waiting | None:
+        """The next one, or None after the last."""
+        while self._heap:
+            priority, score, order, key, lane = heappop(self._heap)
+            if lane[1] in self._passed:
+                continue
+            now = self._score(lane[0])
+            if now > score:  # its person got something in this round
+                heappush(self._heap, (priority, now, order, key, lane))
+                continue
+            self._after(key, lane)
+            return self._line.items[key[2]]
+        return None
+
+    def pass_by(self, shape: Shape) -> None:
+        """Nobody of this shape is asked any more in this round."""
+        self._passed.add(shape)
+
+    def _after(self, key: Key, lane: tuple[str, Shape]) -> None:
+        keys = self._lanes[lane]
+        place = bisect_right(keys, key)
+        if place < len(keys):
+            following = keys[place]
+            heappush(self._heap, (following[0], self._score(lane[0]), following[1], following, lane))
 
 
-def decide(
-    queue: Sequence[Waiting], books: Mapping[str, NodeBook]
-) -> tuple[list[tuple[Waiting, Choice]], Shortage | None]:
-    """Who of one group's queue gets what now, and what the first of the rest is short of."""
-    left = dict(books)
-    grants: list[tuple[Waiting, Choice]] = []
-    for item in queue:
-        request = item.request
-        choice = choose(list(left.values()), request.wish, request.cpu_milli, request.memory_mib)
-        if isinstance(choice, Shortage):
-            return grants, choice
-        grants.append((item, choice))
-        left[choice.node] = left[choice.node].take(request.cpu_milli, request.memory_mib, choice.slices)
-    return grants, None
+@dataclass(slots=True)
+class Account:
+    """What one person holds and used, in parts of the group (0 to 1): the score of `drf` and `fair`.
+
+    `held` is their dominant share now; `used` the sum of share × seconds up to `at_ms`, older use decayed.
+    """
+
+    held: float = 0.0
+    used: float = 0.0
+    at_ms: int = 0
+
+    def advance(self, now_ms: int, half_life_s: float) -> None:
+        """Counts what was held since the last time. The decay is exact however often this is called."""
+        passed = max(0, now_ms - self.at_ms) / 1000
+        self.at_ms = max(now_ms, self.at_ms)
+        decay = 0.5 ** (passed / half_life_s)
+        self.used = self.used * decay + self.held * (1 - decay) * half_life_s / log(2)
+
+    def fair_score(self, now_ms: int, half_life_s: float) -> float:
+        """Use so far, and what is held now as if for one half-life more."""
+        self.advance(now_ms, half_life_s)
+        return self.used / half_life_s + self.held
 
 
-def standings(queue: Sequence[Waiting], shortage: Shortage | None, unit: Unit) -> dict[str, Standing]:
-    """Position and reason of everyone in one group's queue; `shortage` is the head's, from `decide`."""
-    found = {}
-    for place, item in enumerate(queue, 1):
-        if place == 1:
-            why = sentence(shortage, item.request, unit) if shortage else "It starts in a moment."
-            found[item.id] = Standing(1, why, shortage)
-        else:
-            ahead = "1 request is" if place == 2 else f"{place - 1} requests are"
-            why = f"{ahead} ahead of it in {item.request.group}."
-            if shortage:
-                why += f" The first of them waits: {sentence(shortage, queue[0].request, unit)}"
-            found[item.id] = Standing(place, why, None)
-    return found
-
-
-def sentence(shortage: Shortage, request: Request, unit: Unit) -> str:
-    """The constraint that binds, in words with numbers."""
-    group = request.group
-    if shortage.what == "node":
-        return f"No machine of {group} takes new sessions at present."
-    if shortage.what == "cpu":
-        asked, free = number(shortage.asked / 1000), number(shortage.free / 1000)
-        return f"It needs {asked} cores on one machine; {free} are free."
-    if shortage.what == "memory":
-        asked, free = size_text(int(shortage.asked)), size_text(int(shortage.free))
-        return f"It needs {asked} of memory on one machine; {free} are free."
-    wish = request.wish
-    assert wish is not None
-    if wish.profile:
-        return f"It needs {shortage.pieces} × {wish.profile}; {shortage.free_pieces} can be cut now."
-    if wish.share == 1 and wish.count > 1:
-        return f"It needs {wish.count} idle devices on one machine; {shortage.free_pieces} are idle."
-    asked, free = number(unit.fgpu(shortage.asked)), number(unit.fgpu(max(Fraction(0), shortage.free)))
-    if shortage.pieces > 1:
-        have = shortage.free_pieces
-        return f"It needs {asked} fGPU on each of {shortage.pieces} devices; {have} have that much free."
-    return f"It needs {asked} fGPU on one device; at most {free} fGPU is free on one."
+def dominant(amounts: Mapping[str, float], totals: Mapping[str, float]) -> float:
+    """The largest part of any resource: {"cuda": 2, "cpu": 8} of {"cuda": 4, "cpu": 64} is 0.5."""
+    return max((amount / totals[name] for name, amount in amounts.items() if totals.get(name)), default=0.0)

@@ -174,6 +174,7 @@ class Reconciler:
         async with self._broker.watch() as watcher:
             while True:
                 try:
+                    self._broker.nudge()
                     await self.round()
                 except Exception:
                     log.exception("A round of the reconcile loop failed")

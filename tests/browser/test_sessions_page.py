@@ -124,7 +124,7 @@ def test_a_request_comes_waits_with_its_reason_and_is_cancelled(page: Page, site
     first, second = row(page, "first"), row(page, "second")
     expect(first.locator(".bkai-state")).to_have_text("PENDING")
     expect(first).to_contain_text("Next in the queue of default")
-    expect(first).to_contain_text("It needs 1 fGPU on one device; at most 0 fGPU is free on one.")
+    expect(first).to_contain_text("It needs 1 fGPU on one device; no fGPU is free.")
     expect(first).to_contain_text("1 fGPU (50 % of a device)")
     expect(second).to_contain_text("Number 2 in the queue of default")
     expect(page.locator("#bkai-capacity")).to_contain_text("2 requests wait")

@@ -26,7 +26,7 @@ def walk(site: Site, token: str) -> None:
     live = site.sessions(token)
     (waiting,) = [one for one in live if one["state"] == "PENDING"]
     assert waiting["position"] == 1
-    assert waiting["why"] == "It needs 1 fGPU on one device; at most 0 fGPU is free on one."
+    assert waiting["why"] == "It needs 1 fGPU on one device; no fGPU is free."
     assert {one["fgpu"] for one in live} == {"1"}
     first = next(one for one in live if one["state"] == "RUNNING")
     assert site.call(token, "DELETE", f"/sessions/{first['id']}").status_code == 202

@@ -8,12 +8,21 @@ import pytest
 
 from jupyterhub_bkai import policy
 from jupyterhub_bkai.errors import Conflict, NotFound, PolicyDenied, SettingsError, Unavailable
+from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
+from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.lifecycle import Cause, InvalidMove, Move, State
 from jupyterhub_bkai.model import Person
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.database import Batch, Database
 from tests.leasing.conftest import ADA, CARD, SETTINGS, OpenBroker, TestClock, asked
+
+
+def node(broker: Broker) -> NodeBook:
+    """What is left on the only machine."""
+    found = broker.scheduler.node("local")
+    assert found is not None
+    return found
 
 
 async def settle() -> None:
@@ -27,9 +36,10 @@ async def test_three_asked_together_two_run_and_the_third_follows(a_broker: Open
         assert [record.server for record in records] == ["train", "train-2", "train-3"]
         live = [broker.records[record.id] for record in records]
         assert [record.state for record in live] == [State.GRANTED, State.GRANTED, State.QUEUED]
-        standing = broker.standings[records[2].id]
+        standing = broker.standing(live[2])
+        assert standing is not None
         assert standing.position == 1
-        assert standing.why == "It needs 1 fGPU on one device; at most 0 fGPU is free on one."
+        assert standing.why == "It needs 1 fGPU on one device; no fGPU is free."
         await broker.started(records[0].id, {"pid": 1})
         await broker.ready(records[0].id)
         await broker.end(records[0].id, Cause.STOPPED, "ada", "Stopped.")
@@ -45,8 +55,10 @@ async def test_the_order_is_that_of_asking_and_nobody_overtakes_the_head(a_broke
         big, small = await broker.ask(ADA, "b", asked("1")), await broker.ask(ADA, "c", asked("1/5"))
         assert broker.records[big[0].id].state == State.QUEUED
         assert broker.records[small[0].id].state == State.QUEUED
-        assert broker.standings[small[0].id].position == 2
-        assert broker.standings[small[0].id].why.startswith("1 request is ahead of it in default.")
+        standing = broker.standing(small[0])
+        assert standing is not None
+        assert standing.position == 2
+        assert standing.why.startswith("1 request is ahead of it in default.")
 
 
 async def test_everything_is_as_it_was_after_a_restart(a_broker: OpenBroker) -> None:
@@ -60,7 +72,8 @@ async def test_everything_is_as_it_was_after_a_restart(a_broker: OpenBroker) -> 
         await settle()
         assert broker.records == before
         assert set(broker.intervals) == intervals == {records[0].id, records[1].id}
-        assert [broker.standings[r.id].position for r in records[2:]] == [1, 2]
+        standings = [broker.standing(broker.records[r.id]) for r in records[2:]]
+        assert [standing.position for standing in standings if standing] == [1, 2]
         assert broker.records[records[0].id].handle == {"kind": "process", "pid": 77}
 
 
@@ -77,7 +90,7 @@ async def test_what_the_disk_refuses_never_happened(
             with pytest.raises(Unavailable, match="disk is full"):
                 await broker.ask(ADA, "train", asked())
         assert broker.records == {}
-        assert broker.books["local"].devices[0].idle
+        assert node(broker).devices[0].idle
         again = await broker.ask(ADA, "train", asked())
         assert broker.records[again[0].id].state == State.GRANTED
 
@@ -151,7 +164,7 @@ async def test_a_waiting_request_is_cancelled_at_once(a_broker: OpenBroker) -> N
         ended = await broker.end(waiting.id, Cause.CANCELLED, "ada", "Cancelled.")
         assert ended is not None
         assert ended.state == State.WITHDRAWN
-        assert waiting.id not in broker.standings
+        assert broker.standing(waiting) is None
 
 
 async def test_usage_does_not_follow_a_step_of_the_wall_clock(a_broker: OpenBroker) -> None:
@@ -171,8 +184,7 @@ async def test_a_device_that_appears_is_given_at_once(a_broker: OpenBroker) -> N
     async with a_broker(devices=()) as broker:
         (record,) = await broker.ask(ADA, "a", asked())
         assert broker.records[record.id].state == State.QUEUED
-        node = replace(broker.nodes[0], devices=(CARD,))
-        broker.set_nodes([node])
+        broker.set_nodes([replace(broker.nodes[0], devices=(CARD,))])
         await settle()
         assert broker.records[record.id].state == State.GRANTED
 
@@ -190,7 +202,7 @@ async def test_a_device_that_shrank_takes_nothing_more_until_enough_came_back(a_
     async with a_broker() as broker:
         held = await broker.ask(ADA, "a", asked("1/2", count=2))
     async with a_broker(devices=(replace(CARD, reserve_mib=1024),)) as broker:
-        assert broker.books["local"].devices[0].free_mib < 0
+        assert node(broker).devices[0].free_mib < 0
         (waiting,) = await broker.ask(ADA, "b", asked("1/10"))
         assert broker.records[waiting.id].state == State.QUEUED
         await broker.end(held[0].id, Cause.STOPPED, "ada", "Stopped.")

@@ -8,8 +8,7 @@ from typing import Any
 
 from jupyterhub_bkai import app, metering
 from jupyterhub_bkai.clock import Stamp
-from jupyterhub_bkai.gpus.fit import NodeBook
-from jupyterhub_bkai.leasing import broker, queue, reconcile
+from jupyterhub_bkai.leasing import broker, queue, reconcile, scheduler
 from jupyterhub_bkai.store.records import Record
 
 
@@ -24,29 +23,29 @@ def without_fence() -> None:
 
 
 def last_come_first_served() -> None:
-    careful = queue.order
+    careful = queue.Line._key
 
-    def careless(waiting: Any) -> Any:
-        return {name: line[::-1] for name, line in careful(waiting).items()}
+    def careless(self: queue.Line, item: queue.Waiting) -> queue.Key:
+        priority, order, id = careful(self, item)
+        return priority, -order, id
 
-    queue.order = careless
+    queue.Line._key = careless  # type: ignore[method-assign]
 
 
 def empty_books() -> None:
     """A restarted service believes that everything is free."""
-    careful_load, careful_books = broker.Broker.load, broker.Broker._books
 
-    async def careless(self: broker.Broker, nodes: Any) -> None:
-        await careful_load(self, nodes)
-        former = set(self.records)
+    def careless(self: scheduler.Scheduler, held: scheduler.Held, now_ms: int) -> None:
+        return None
 
-        def books(self: broker.Broker, records: Any) -> dict[str, NodeBook]:
-            return careful_books(self, [record for record in records if record.id not in former])
+    careful = broker.Broker.load
 
-        broker.Broker._books = books  # type: ignore[method-assign]
-        self.set_nodes(nodes)
+    async def load(self: broker.Broker, nodes: Any) -> None:
+        hold, scheduler.Scheduler.hold = scheduler.Scheduler.hold, careless  # type: ignore[method-assign]
+        await careful(self, nodes)
+        scheduler.Scheduler.hold = hold  # type: ignore[method-assign]
 
-    broker.Broker.load = careless  # type: ignore[method-assign]
+    broker.Broker.load = load  # type: ignore[method-assign]
 
 
 def forgotten_queue() -> None:
@@ -58,6 +57,7 @@ def forgotten_queue() -> None:
         for record in [*self.records.values()]:
             if record.state == "queued":
                 del self.records[record.id]
+                self.scheduler.remove(record.id)
 
     broker.Broker.load = careless  # type: ignore[method-assign]
 

@@ -1,0 +1,568 @@
+"""Who starts now, and where.
+
+Pure, and kept in step with the records by small changes (`add`, `remove`, `hold`, `free`), so that a decision costs
+what changed and not what there is. Owns when somebody may pass a head that does not fit:
+
+Without backfill nobody passes. With it the head gets a reservation: the node on which it can start first if everything
+held ends when it says it will, and that moment. Others start meanwhile where they do not put this off: on other nodes,
+on that node if they end before, or beside the head (EASY backfilling; Lifka, JSSPP 1995). Where nothing says when it
+ends, one node is kept free of newcomers until the head fits.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, pieces
+from jupyterhub_bkai.leasing.queue import Account, Discipline, Line, Shape, Waiting, dominant
+from jupyterhub_bkai.model import Request, Slice
+
+#: a moment that never comes
+NEVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How one group's queue is served. `depth` is how many kinds of requests that do not fit are tried at a time."""
+
+    discipline: Discipline = Discipline.FIFO
+    placement: Placement = Placement.BALANCE
+    backfill: bool = True
+    #: after so many tries of a head that does not fit, others go on as if it were not there; None: never
+    skip_after: int | None = None
+    half_life_s: float = 7 * 86400.0
+    depth: int = 200
+    #: nothing starts while the administrator holds the group
+    on_hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What somebody holds, until it is given back. `ends_ms` is None when nothing says when that will be."""
+
+    id: str
+    user: str
+    group: str
+    node: str
+    cpu_milli: int
+    memory_mib: int
+    slices: tuple[Slice, ...]
+    ends_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Somebody starts."""
+
+    id: str
+    choice: Choice
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Where and when the head starts at the latest: `nodes` as they will be then, with the head on them.
+
+    `at_ms` is None when nothing says when there will be room; then no newcomer starts on these nodes.
+    """
+
+    id: str
+    at_ms: int | None
+    nodes: dict[str, NodeBook]
+
+    def admits(self, request: Request, choice: Choice, ends_ms: int | None) -> bool:
+        """True when a newcomer there does not put the head off; it counts from then on."""
+        book = self.nodes.get(choice.node)
+        if book is None:
+            return True
+        if self.at_ms is None:
+            return False
+        if ends_ms is not None and ends_ms <= self.at_ms:
+            return True
+        if book.cpu_milli < request.cpu_milli or book.memory_mib < request.memory_mib:
+            return False
+        try:
+            self.nodes[choice.node] = book.take(request.cpu_milli, request.memory_mib, choice.slices)
+        except ValueError:
+            return False
+        return True
+
+
+@dataclass(slots=True)
+class Hall:
+    """One resource group: its rules, its queue, what is left on its nodes, and how the last decision ended."""
+
+    name: str
+    rules: Rules
+    books: Books
+    #: the nodes with nothing on them: what can never start is told by these
+    empty: Books
+    line: Line = field(default_factory=Line)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
+    #: the first who does not fit, since the last decision
+    head: str | None = None
+    reservation: Reservation | None = None
+    #: shapes that fit nowhere, as long as nothing was given back
+    failed: set[Shape] = field(default_factory=set)
+    gains: int = -1
+    tries: dict[str, int] = field(default_factory=dict)
+    bounds: dict[Shape, dict[str, tuple[int, int]]] = field(default_factory=dict)
+
+
+class Scheduler:
+    """The live queues and books. Not thread-safe; time comes in with each call, in milliseconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.halls: dict[str, Hall] = {}
+        self.held: dict[str, Held] = {}
+        self._shared: list[Books] = []
+        self._of_node: dict[str, dict[str, Held]] = {}
+        self._versions: dict[str, int] = {}
+        self._where: dict[str, str] = {}
+        #: those who may not start yet, whatever is free
+        self._parked: dict[str, Waiting] = {}
+        self._inherited: dict[str, dict[str, Account]] = {}
+        #: thousandths of cores and devices asked for with devices, decayed: what `balance` goes by
+        self._asked = [0.0, 0.0]
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def lay_out(self, groups: Mapping[str, tuple[Rules, Iterable[str]]], nodes: Iterable[NodeBook]) -> None:
+        """The groups with their nodes, and the nodes with nothing on them; what is held stays held."""
+        empty = {book.node: book for book in nodes}
+        full = {name: self._filled(book) for name, book in empty.items()}
+        shared: dict[frozenset[str], tuple[Books, Books]] = {}
+        halls = {}
+        for name, (rules, members) in groups.items():
+            inside = frozenset(full.keys() & set(members))
+            if inside not in shared:
+                mine = [node for node in full if node in inside]
+                shared[inside] = Books(full[node] for node in mine), Books(empty[node] for node in mine)
+            old = self.halls.get(name)
+            hall = halls[name] = Hall(name, rules, *shared[inside], totals=_totals(shared[inside][1]))
+            hall.line.discipline = rules.discipline
+            for item in old.line.items.values() if old else ():
+                hall.line.add(item)
+            hall.accounts = old.accounts if old else self._inherited.get(name, {})
+        self.halls, self._shared = halls, [books for books, _ in shared.values()]
+        self._versions = {name: self._versions.get(name, 0) + 1 for name in full}
+        self._tell_balance()
+
+    def _filled(self, book: NodeBook) -> NodeBook:
+        for held in self._of_node.get(book.node, {}).values():
+            book = book.hold(held.cpu_milli, held.memory_mib, held.slices)
+        return book
+
+    def _change(self, node: str, change: Callable[[NodeBook], NodeBook]) -> None:
+        new: NodeBook | None = None
+        for books in self._shared:
+            if node in books:
+                new = change(books[node]) if new is None else new
+                books.put(new)
+        self._versions[node] = self._versions.get(node, 0) + 1
+
+    def node(self, name: str) -> NodeBook | None:
+        """What is left on a node of any group."""
+        return next((books[name] for books in self._shared if name in books), None)
+
+    def inherit(self, former: "Scheduler") -> None:
+        """What people used and asked for, which no record tells."""
+        self._asked = former._asked
+        self._inherited = {
+            name: {user: Account(0.0, account.used, account.at_ms) for user, account in hall.accounts.items()}
+            for name, hall in former.halls.items()
+        }
+
+    # -- who waits and who holds -------------------------------------------------------------
+
+    def add(self, item: Waiting) -> None:
+        """Somebody asks. Raises KeyError for an unknown group."""
+        hall = self.halls[item.request.group]
+        self._where[item.id] = hall.name
+        if item.not_before_ms or item.after:
+            self._parked[item.id] = item
+        else:
+            hall.line.add(item)
+        wish = item.request.wish
+        if wish is not None and not wish.profile:
+            devices = float(wish.share) * wish.count
+            self._asked = [0.999 * self._asked[0] + item.request.cpu_milli, 0.999 * self._asked[1] + devices]
+            self._tell_balance()
+
+    def remove(self, id: str) -> None:
+        """Somebody leaves without having started; nothing happens when nobody of that id waits."""
+        if (group := self._where.pop(id, None)) is not None:
+            hall = self.halls[group]
+            if self._parked.pop(id, None) is None:
+                hall.line.remove(id)
+            hall.tries.pop(id, None)
+            if hall.head == id:
+                hall.head, hall.reservation = None, None
+
+    def hold(self, held: Held, now_ms: int) -> None:
+        """Somebody holds something, as the records say; also again with another end."""
+        if (before := self.held.get(held.id)) is not None:
+            self.held[held.id] = self._of_node[held.node][held.id] = held
+            if before.ends_ms != held.ends_ms:
+                self._versions[held.node] = self._versions.get(held.node, 0) + 1
+            return
+        self.held[held.id] = self._of_node.setdefault(held.node, {})[held.id] = held
+        self._change(held.node, lambda book: book.hold(held.cpu_milli, held.memory_mib, held.slices))
+        self._count(held, 1, now_ms)
+
+    def free(self, id: str, now_ms: int) -> None:
+        """Somebody gives back; nothing happens when nobody of that id holds anything."""
+        held = self.held.pop(id, None)
+        if held is None:
+            return
+        del self._of_node[held.node][id]
+        self._change(held.node, lambda book: book.give_back(held.cpu_milli, held.memory_mib, held.slices))
+        self._count(held, -1, now_ms)
+
+    def charge(self, group: str, user: str, used: float, now_ms: int) -> None:
+        """Use from before this process: dominant share × seconds, already decayed."""
+        if (hall := self.halls.get(group)) is not None:
+            account = hall.accounts.setdefault(user, Account(at_ms=now_ms))
+            account.used += used
+
+    def share(self, group: str, cpu_milli: int, memory_mib: int, devices: Mapping[str, float]) -> float:
+        """The largest part of any resource of the group that this is (0 to 1)."""
+        amounts = {"cpu": float(cpu_milli), "memory": float(memory_mib), **devices}
+        return dominant(amounts, self.halls[group].totals)
+
+    def _count(self, held: Held, sign: int, now_ms: int) -> None:
+        hall = self.halls.get(held.group)
+        if hall is None or not hall.rules.discipline.by_person:
+            return
+        devices: dict[str, float] = {}
+        for piece in held.slices:
+            devices[piece.slot] = devices.get(piece.slot, 0.0) + float(piece.share)
+        account = hall.accounts.setdefault(held.user, Account(at_ms=now_ms))
+        account.advance(now_ms, hall.rules.half_life_s)
+        part = self.share(held.group, held.cpu_milli, held.memory_mib, devices)
+        account.held = max(0.0, account.held + sign * part)
+
+    def _tell_balance(self) -> None:
+        cpu, devices = self._asked
+        for books in self._shared:
+            books.cpu_per_device = cpu / devices if devices else 0.0
+
+    # -- deciding ----------------------------------------------------------------------------
+
+    def decide(self, now_ms: int) -> list[Grant]:
+        """Everybody who starts now; they are taken out of the queues, and hold what they are given."""
+        self._admit(now_ms)
+        grants: list[Grant] = []
+        for hall in sorted(self.halls.values(), key=lambda hall: hall.line.first()):
+            if len(hall.line):
+                grants += self._serve(hall, now_ms)
+        return grants
+
+    def _admit(self, now_ms: int) -> None:
+        """Lets those into their queues whose time has come."""
+        for item in [*self._parked.values()]:
+            if item.not_before_ms <= now_ms and not any(self.lives(id) for id in item.after):
+                del self._parked[item.id]
+                self.halls[self._where[item.id]].line.add(item)
+
+    def lives(self, id: str) -> bool:
+        """True for what waits or holds something."""
+        return id in self.held or id in self._where
+
+    def due(self, now_ms: int) -> bool:
+        """True when somebody's time has come, which nothing else would tell."""
+        return any(item.not_before_ms <= now_ms for item in self._parked.values() if item.not_before_ms)
+
+    def _serve(self, hall: Hall, now_ms: int) -> list[Grant]:
+        rules, grants = hall.rules, []
+        more_room = hall.gains != hall.books.gains
+        if more_room:
+            hall.failed.clear()
+        head: Waiting | None = None
+        reservation: Reservation | None = None
+        tried = 0
+        going = hall.line.round(self.score(hall, now_ms))
+        while not rules.on_hold and (item := going.next()) is not None:
+            choices = self._place(hall, item, reservation, now_ms)
+            if choices:
+                grants += self._start(hall, item, choices, now_ms)
+                continue
+            going.pass_by(item.shape)
+            tried += 1
+            if head is None:
+                if more_room:
+                    hall.tries[item.id] = hall.tries.get(item.id, 0) + 1
+                if rules.skip_after is not None and hall.tries.get(item.id, 0) > rules.skip_after:
+                    continue
+                head = item
+                if not rules.backfill:
+                    break
+                reservation = self._reserve(hall, item, now_ms)
+            if tried >= rules.depth:
+                break
+        hall.head = head.id if head is not None else None
+        hall.reservation = reservation
+        hall.gains = hall.books.gains
+        return grants
+
+    def score(self, hall: Hall, now_ms: int) -> Callable[[str], float]:
+        """How much a person has had, by the group's discipline; who has had least is next."""
+        if hall.rules.discipline is Discipline.DRF:
+            return lambda user: hall.accounts[user].held if user in hall.accounts else 0.0
+        half_life_s = hall.rules.half_life_s
+
+        def used(user: str) -> float:
+            account = hall.accounts.get(user)
+            return account.fair_score(now_ms, half_life_s) if account is not None else 0.0
+
+        return used
+
+    def _place(
+        self, hall: Hall, item: Waiting, reservation: Reservation | None, now_ms: int
+    ) -> list[Choice] | None:
+        """Where all of an entry goes now, or None; what fits nowhere is remembered."""
+        shape = item.shape
+        if shape in hall.failed:
+            return None
+        ends_ms = now_ms + item.duration_s * 1000 if item.duration_s is not None else None
+        choices: list[Choice] = []
+        with ExitStack() as looks:
+            together = max(1, len(item.ids))
+            if together > 1:
+                looks.enter_context(hall.books.rehearse())
+            for _ in range(together):
+                choice = self._one(hall, item.request, reservation, ends_ms)
+                if choice is None:
+                    if reservation is None:
+                        hall.failed.add(shape)
+                    return None
+                choices.append(choice)
+                if together > 1:
+                    hall.books.put(_taken(hall.books[choice.node], item.request, choice))
+        return choices
+
+    def _one(
+        self, hall: Hall, request: Request, reservation: Reservation | None, ends_ms: int | None
+    ) -> Choice | None:
+        def choose(allowed: Callable[[str], bool] | None = None) -> Choice | None:
+            return hall.books.choose(
+                request.wish, request.cpu_milli, request.memory_mib, hall.rules.placement, allowed
+            )
+
+        choice = choose()
+        if choice is None or reservation is None or reservation.admits(request, choice, ends_ms):
+            return choice
+        return choose(lambda node: node not in reservation.nodes)
+
+    def _start(self, hall: Hall, item: Waiting, choices: list[Choice], now_ms: int) -> list[Grant]:
+        request = item.request
+        ends_ms = now_ms + item.duration_s * 1000 if item.duration_s is not None else None
+        self.remove(item.id)
+        grants = []
+        for id, choice in zip(item.ids or (item.id,), choices, strict=True):
+            held = Held(
+                id,
+                item.user,
+                hall.name,
+                choice.node,
+                request.cpu_milli,
+                request.memory_mib,
+                choice.slices,
+                ends_ms,
+            )
+            self.hold(held, now_ms)
+            grants.append(Grant(id, choice))
+        return grants
+
+    # -- reserving ---------------------------------------------------------------------------
+
+    def _reserve(self, hall: Hall, item: Waiting, now_ms: int) -> Reservation | None:
+        """The head's reservation; None when it could never fit, whatever ends."""
+        if len(item.ids) > 1:
+            return self._reserve_together(hall, item, now_ms)
+        best: tuple[int, str] | None = None
+        for bound, name in sorted(self._bounds(hall, item, now_ms)):
+            if best is not None and bound >= best[0]:
+                break
+            at = self.ready(hall.books[name], item.request, now_ms)
+            if at is not None and (best is None or (at, name) < best):
+                best = at, name
+        if best is not None:
+            book = self.at(hall.books[best[1]], best[0])
+            choice = _alone(book, item.request)
+            assert choice is not None
+            return Reservation(item.id, best[0], {best[1]: _taken(book, item.request, choice)})
+        node = self._most_promising(hall, item.request)
+        return Reservation(item.id, None, {node: hall.books[node]}) if node is not None else None
+
+    def _bounds(self, hall: Hall, item: Waiting, now_ms: int) -> Iterator[tuple[int, str]]:
+        """For each node that may ever do, a moment before which it will not."""
+        if len(hall.bounds) > 8:
+            hall.bounds.clear()
+        known = hall.bounds.setdefault(item.shape, {})
+        for book in hall.books:
+            version = self._versions.get(book.node, 0)
+            found = known.get(book.node)
+            if found is None or found[0] != version:
+                found = known[book.node] = version, self._bound(book, item.request)
+            if found[1] < NEVER:
+                yield max(found[1], now_ms), book.node
+
+    def _bound(self, book: NodeBook, request: Request) -> int:
+        """A moment before which the node has not enough devices; 0 for now, `NEVER` for never."""
+        if not book.open:
+            return NEVER
+        wish = request.wish
+        if wish is None:
+            return 0
+        ends: dict[str, list[tuple[int, Fraction]]] = {}
+        for held in self._of_node.get(book.node, {}).values():
+            for piece in held.slices:
+                end = held.ends_ms if held.ends_ms is not None else NEVER
+                ends.setdefault(piece.device, []).append((end, piece.share))
+        moments = []
+        for device in book.devices:
+            facts = device.device
+            if (
+                facts.slot != wish.slot
+                or not facts.healthy
+                or (wish.models and facts.model not in wish.models)
+            ):
+                continue
+            if wish.profile:
+                moments.append(0 if any(p.name == wish.profile for p in facts.mig) else NEVER)
+                continue
+            free, moment = device.free_share, 0
+            for end, share in sorted(ends.get(facts.id, ())):
+                if free >= wish.share:
+                    break
+                free, moment = free + share, end
+            moments.append(moment if free >= wish.share and not facts.mig else NEVER)
+        moments.sort()
+        return moments[wish.count - 1] if len(moments) >= wish.count else NEVER
+
+    def _ending(self, node: str) -> list[Held]:
+        """What is held on a node and says when it ends, first to end first."""
+        found = [held for held in self._of_node.get(node, {}).values() if held.ends_ms is not None]
+        return sorted(found, key=lambda held: (held.ends_ms, held.id))
+
+    def ready(self, book: NodeBook, request: Request, now_ms: int) -> int | None:
+        """When a request first fits on a node, if everything ends when it says it will; None for never."""
+        if _alone(book, request) is not None:
+            return now_ms
+        ending = self._ending(book.node)
+        for place, held in enumerate(ending):
+            book = book.give_back(held.cpu_milli, held.memory_mib, held.slices)
+            later = ending[place + 1].ends_ms if place + 1 < len(ending) else None
+            if later != held.ends_ms and _alone(book, request) is not None:
+                return max(now_ms, held.ends_ms or 0)
+        return None
+
+    def at(self, book: NodeBook, moment_ms: int) -> NodeBook:
+        """A node as it will be, if everything ends when it says it will and nothing new comes."""
+        for held in self._ending(book.node):
+            if held.ends_ms is not None and held.ends_ms <= moment_ms:
+                book = book.give_back(held.cpu_milli, held.memory_mib, held.slices)
+        return book
+
+    def _most_promising(self, hall: Hall, request: Request) -> str | None:
+        """Of the nodes that would do if they were empty, the one that has most of what is asked for already."""
+        best: tuple[int, Fraction, int, str] | None = None
+        for book in hall.books:
+            empty = book
+            for held in self._of_node.get(book.node, {}).values():
+                empty = empty.give_back(held.cpu_milli, held.memory_mib, held.slices)
+            if not book.open or _alone(empty, request) is None:
+                continue
+            wish = request.wish
+            have = len(pieces(book, wish)) if wish is not None else 0
+            free = sum((device.free_share for device in book.devices), Fraction(0))
+            key = (-have, -free, -book.cpu_milli, book.node)
+            best = key if best is None or key < best else best
+        return best[3] if best is not None else None
+
+    def _reserve_together(self, hall: Hall, item: Waiting, now_ms: int) -> Reservation | None:
+        """For several that start together: all nodes they will be on, once enough of everything has ended."""
+        inside = [held for held in self.held.values() if held.node in hall.books and held.ends_ms is not None]
+        inside.sort(key=lambda held: (held.ends_ms, held.id))
+        with hall.books.rehearse() as books:
+            for place, held in enumerate(inside):
+                books.put(books[held.node].give_back(held.cpu_milli, held.memory_mib, held.slices))
+                later = inside[place + 1].ends_ms if place + 1 < len(inside) else None
+                if later == held.ends_ms:
+                    continue
+                with books.rehearse():
+                    choices = self._place(hall, item, None, now_ms)
+                    hall.failed.discard(item.shape)
+                    if choices is None:
+                        continue
+                    for choice in choices:
+                        books.put(_taken(books[choice.node], item.request, choice))
+                    at = max(now_ms, held.ends_ms or 0)
+                    return Reservation(item.id, at, {c.node: books[c.node] for c in choices})
+        # Nothing says when: all nodes are kept free of newcomers.
+        return Reservation(item.id, None, {book.node: book for book in hall.books})
+
+    # -- telling -----------------------------------------------------------------------------
+
+    def place(self, id: str, now_ms: int) -> int:
+        """1 for the next of its group, 0 for one whose time has not come. Raises KeyError for one who does not wait."""
+        hall = self.halls[self._where[id]]
+        if id in self._parked:
+            return 0
+        if not hall.rules.discipline.by_person:
+            return hall.line.place(id) + 1
+        return next(n for n, item in enumerate(self.order(hall.name, now_ms), 1) if item.id == id)
+
+    def order(self, group: str, now_ms: int) -> Iterator[Waiting]:
+        """A group's queue, next first."""
+        hall = self.halls[group]
+
+        def weigh(item: Waiting) -> float:
+            request, wish = item.request, item.request.wish
+            devices = {wish.slot: float(wish.share) * wish.count} if wish is not None else {}
+            return self.share(group, request.cpu_milli, request.memory_mib, devices)
+
+        return hall.line.order(self.score(hall, now_ms), weigh)
+
+    def hall_of(self, id: str) -> Hall:
+        """Where somebody waits. Raises KeyError for one who does not."""
+        return self.halls[self._where[id]]
+
+    def waiting(self, id: str) -> Waiting:
+        """The entry of one who waits. Raises KeyError for one who does not."""
+        return self._parked.get(id) or self.hall_of(id).line.items[id]
+
+    def shortage(self, id: str) -> Shortage | None:
+        """What one who waits is short of; None when it would fit and waits only because of others."""
+        hall = self.halls[self._where[id]]
+        request = self.waiting(id).request
+        if hall.books.choose(request.wish, request.cpu_milli, request.memory_mib) is not None:
+            return None
+        return hall.books.shortage(request.wish, request.cpu_milli, request.memory_mib)
+
+
+def _totals(nodes: Iterable[NodeBook]) -> dict[str, float]:
+    """Everything there is of each resource."""
+    totals: dict[str, float] = {}
+    for book in nodes:
+        totals["cpu"] = totals.get("cpu", 0.0) + book.cpu_milli
+        totals["memory"] = totals.get("memory", 0.0) + book.memory_mib
+        for device in book.devices:
+            totals[device.device.slot] = totals.get(device.device.slot, 0.0) + 1.0
+    return totals
+
+
+def _alone(book: NodeBook, request: Request) -> Choice | None:
+    """What a request gets on one node, or None."""
+    if not book.open or book.cpu_milli < request.cpu_milli or book.memory_mib < request.memory_mib:
+        return None
+    if request.wish is None:
+        return Choice(book.node, ())
+    rows = pieces(book, request.wish)[: request.wish.count]
+    return Choice(book.node, tuple(row[2] for row in rows)) if len(rows) == request.wish.count else None
+
+
+def _taken(book: NodeBook, request: Request, choice: Choice) -> NodeBook:
+    return book.take(request.cpu_milli, request.memory_mib, choice.slices)

@@ -1,0 +1,110 @@
+"""Why somebody waits, in words with numbers.
+
+Pure. Says what the scheduler decided, nothing else; the words for amounts are those of the group's unit.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from jupyterhub_bkai.gpus.fit import Shortage
+from jupyterhub_bkai.gpus.slices import Unit, number
+from jupyterhub_bkai.leasing.queue import Waiting
+from jupyterhub_bkai.leasing.scheduler import Hall, Scheduler
+from jupyterhub_bkai.model import Request
+from jupyterhub_bkai.options import duration_text, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a request stands: its position (1 is next, 0 not yet), the constraint that binds, the sentence for it."""
+
+    position: int
+    why: str
+    shortage: Shortage | None
+
+
+def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int) -> Standing:
+    """Position and reason of one who waits. Raises KeyError for one who does not."""
+    hall, item = scheduler.hall_of(id), scheduler.waiting(id)
+    position = scheduler.place(id, now_ms)
+    if position == 0:
+        return Standing(0, _not_yet(scheduler, item, now_ms), None)
+    if hall.rules.on_hold:
+        return Standing(
+            position, f"The administrator holds {hall.name}: nothing new starts at present.", None
+        )
+    shortage = scheduler.shortage(id)
+    if id == hall.head or position == 1:
+        return Standing(position, _first(hall, item, shortage, unit, now_ms), shortage)
+    ahead = "1 request is" if position == 2 else f"{position - 1} requests are"
+    why = f"{ahead} ahead of it in {hall.name}."
+    if hall.rules.backfill and shortage is not None:
+        return Standing(position, f"{why} {sentence(shortage, item.request, unit)}", shortage)
+    return Standing(position, f"{why}{_behind(scheduler, hall, unit, now_ms)}", None)
+
+
+def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
+    alive = sum(scheduler.lives(id) for id in item.after)
+    if alive:
+        others = "another session" if alive == 1 else f"{alive} other sessions"
+        return (
+            f"It starts after {others} has ended." if alive == 1 else f"It starts after {others} have ended."
+        )
+    return f"It is to start in {_span(item.not_before_ms - now_ms)} at the earliest."
+
+
+def _first(hall: Hall, item: Waiting, shortage: Shortage | None, unit: Unit, now_ms: int) -> str:
+    if shortage is None:
+        return "It starts in a moment."
+    why = sentence(shortage, item.request, unit)
+    kept = hall.reservation
+    if kept is not None and kept.id == item.id and kept.at_ms is not None:
+        why += f" It starts in {_span(kept.at_ms - now_ms)} at the latest, if nothing takes longer than said."
+    return why
+
+
+def _behind(scheduler: Scheduler, hall: Hall, unit: Unit, now_ms: int) -> str:
+    """What the head waits for, since it is what keeps the others waiting."""
+    if hall.head is None:
+        return ""
+    head = scheduler.waiting(hall.head)
+    shortage = scheduler.shortage(hall.head)
+    words = (
+        f" The first of them waits: {sentence(shortage, head.request, unit)}" if shortage is not None else ""
+    )
+    kept = hall.reservation
+    if hall.rules.backfill and kept is not None:
+        words += " There is room for yours, but then the first would start later."
+        if kept.at_ms is not None and kept.at_ms > now_ms:
+            words += f" What ends within {_span(kept.at_ms - now_ms)} may start before."
+    return words
+
+
+def _span(milliseconds: int) -> str:
+    return duration_text(max(0, milliseconds) // 1000)
+
+
+def sentence(shortage: Shortage, request: Request, unit: Unit) -> str:
+    """The constraint that binds, in words with numbers."""
+    group = request.group
+    if shortage.what == "node":
+        return f"No machine of {group} takes new sessions at present."
+    if shortage.what == "cpu":
+        asked, free = number(shortage.asked / 1000), number(max(Fraction(0), shortage.free) / 1000)
+        return f"It needs {asked} cores on one machine; {free} are free."
+    if shortage.what == "memory":
+        asked, free = size_text(int(shortage.asked)), size_text(max(0, int(shortage.free)))
+        return f"It needs {asked} of memory on one machine; {free} are free."
+    wish = request.wish
+    assert wish is not None
+    if wish.profile:
+        return f"It needs {shortage.pieces} × {wish.profile}; {shortage.free_pieces} can be cut now."
+    if wish.share == 1 and wish.count > 1:
+        return f"It needs {wish.count} idle devices on one machine; {shortage.free_pieces} are idle."
+    asked = number(unit.fgpu(shortage.asked))
+    if shortage.pieces > 1:
+        have = shortage.free_pieces
+        return f"It needs {asked} fGPU on each of {shortage.pieces} devices; {have} have that much free."
+    if shortage.free <= 0:
+        return f"It needs {asked} fGPU on one device; no fGPU is free."
+    return f"It needs {asked} fGPU on one device; at most {number(unit.fgpu(shortage.free))} fGPU is free on one."
