@@ -355,6 +355,7 @@ class Rehearsal:
         self._books = books
         self._mark = 0
         self._outer = False
+        self._counts = (0, 0)
 
     def __enter__(self) -> Books:
         undo = self._books._undo
@@ -362,6 +363,7 @@ class Rehearsal:
         if undo is None:
             undo = self._books._undo = []
         self._mark = len(undo)
+        self._counts = (self._books.gains, self._books.version)
         return self._books
 
     def __exit__(self, *_: object) -> None:
@@ -375,6 +377,7 @@ class Rehearsal:
             else:
                 self._books.put(old)
         self._books._undo = None if self._outer else undo
+        self._books.gains, self._books.version = self._counts
 
 
 def pieces(

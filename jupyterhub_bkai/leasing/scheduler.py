@@ -309,12 +309,12 @@ class Scheduler:
     def score(self, hall: Hall, now_ms: int) -> Callable[[str], float]:
         """How much a person has had, by the group's discipline; who has had least is next."""
         if hall.rules.discipline is Discipline.DRF:
-            return lambda user: hall.accounts[user].held if user in hall.accounts else 0.0
+            return lambda user: round(hall.accounts[user].held, 9) if user in hall.accounts else 0.0
         half_life_s = hall.rules.half_life_s
 
         def used(user: str) -> float:
             account = hall.accounts.get(user)
-            return account.fair_score(now_ms, half_life_s) if account is not None else 0.0
+            return round(account.fair_score(now_ms, half_life_s), 9) if account is not None else 0.0
 
         return used
 
@@ -393,7 +393,7 @@ class Scheduler:
             choice = _alone(book, item.request)
             assert choice is not None
             return Reservation(item.id, best[0], {best[1]: _taken(book, item.request, choice)})
-        node = self._most_promising(hall, item.request)
+        node = self._most_promising(hall, item)
         return Reservation(item.id, None, {node: hall.books[node]}) if node is not None else None
 
     def _bounds(self, hall: Hall, item: Waiting, now_ms: int) -> Iterator[tuple[int, str]]:
@@ -466,9 +466,14 @@ class Scheduler:
                 book = book.give_back(held.cpu_milli, held.memory_mib, held.slices)
         return book
 
-    def _most_promising(self, hall: Hall, request: Request) -> str | None:
-        """Of the nodes that would do if they were empty, the one that has most of what is asked for already."""
-        best: tuple[int, Fraction, int, str] | None = None
+    def _most_promising(self, hall: Hall, item: Waiting) -> str | None:
+        """Of the nodes that would do if they were empty, the one that has most of what is asked for already.
+
+        Of several the one that is kept for it now: each would go on losing to newcomers what the others gain.
+        """
+        request, kept = item.request, hall.reservation
+        now = kept.nodes if kept is not None and kept.id == item.id else {}
+        best: tuple[int, bool, Fraction, int, str] | None = None
         for book in hall.books:
             empty = book
             for held in self._of_node.get(book.node, {}).values():
@@ -478,9 +483,9 @@ class Scheduler:
             wish = request.wish
             have = len(pieces(book, wish)) if wish is not None else 0
             free = sum((device.free_share for device in book.devices), Fraction(0))
-            key = (-have, -free, -book.cpu_milli, book.node)
+            key = (-have, book.node not in now, -free, -book.cpu_milli, book.node)
             best = key if best is None or key < best else best
-        return best[3] if best is not None else None
+        return best[4] if best is not None else None
 
     def _reserve_together(self, hall: Hall, item: Waiting, now_ms: int) -> Reservation | None:
         """For several that start together: all nodes they will be on, once enough of everything has ended."""
@@ -493,8 +498,8 @@ class Scheduler:
                 if later == held.ends_ms:
                     continue
                 with books.rehearse():
-                    choices = self._place(hall, item, None, now_ms)
                     hall.failed.discard(item.shape)
+                    choices = self._place(hall, item, None, now_ms)
                     if choices is None:
                         continue
                     for choice in choices:
