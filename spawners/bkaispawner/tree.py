@@ -286,7 +286,8 @@ class TreeSpawner(Spawner):
     def owns_port(self) -> bool:
         """True when it is this session, and nobody else, that listens on its port."""
         found = ports.listener(self.port)
-        if found is None or self.identity is None:
+        # Of a keeper that has ended nobody but root may look at the files: it would count as "may not look".
+        if found is None or self.identity is None or not self.identity.alive():
             return False
         uid, inode = found
         if self.account is not None and uid != self.account.uid:

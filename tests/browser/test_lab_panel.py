@@ -10,8 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Response, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Response, ViewportSize, expect
 
+from tests.browser.people import chromium
 from tests.singleuser.servers import OURS, ROOT, Server, environment, running, wait_for
 from tests.singleuser.standin import LEASE, OTHER, SERVER_TOKEN, StandIn, iso, session
 
@@ -19,7 +20,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 BUILT = ROOT / "labextension" / "prebuilt"
 THIRD = "01kb0000000000000000000002"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WIDE = ViewportSize(width=1280, height=800)
 NARROW = ViewportSize(width=900, height=640)
 SILENT = "The session service does not answer; your work is not affected."
@@ -70,10 +70,8 @@ def server(
 
 @pytest.fixture(scope="module")
 def browser(needs: Callable[..., str]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=needs("chromium", "google-chrome"), args=FLAGS)
+    with chromium(needs("chromium", "google-chrome")) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
