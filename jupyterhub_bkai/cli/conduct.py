@@ -143,7 +143,7 @@ class Conductor:
                 await self._upload_one(workspace, item)
 
         await _together(some() for _ in range(AT_ONCE))
-        self._screen.uploaded(len(self._plan.items), self._arrived)
+        self._screen.uploaded(len(self._plan.items), self._arrived, self._plan.held_back)
 
     async def _upload_one(self, workspace: Workspace, item: Item) -> None:
         before = 0
