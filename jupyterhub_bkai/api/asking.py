@@ -7,7 +7,7 @@ from typing import Any
 
 from jupyterhub_bkai import names, options, policy
 from jupyterhub_bkai.api.context import Context
-from jupyterhub_bkai.errors import InvalidOptions, PublicError
+from jupyterhub_bkai.errors import Conflict, InvalidOptions, PublicError
 from jupyterhub_bkai.gpus.fit import NodeBook, Shortage, choose
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing import queue
@@ -101,6 +101,9 @@ async def ask(
     """Checks and records a wish. `server` None takes the asked name, or the first free one."""
     request = parse(context, person, raw)
     if server is None:
+        if request.name in _taken(context, person):
+            sentence = _in_use(request.name)
+            raise Conflict(sentence, fields={"name": sentence})
         server = request.name or _free_name(context, person, request)
     return await context.broker.ask(
         person, server, request, awaited=awaited, keepalive_s=keepalive_s, who=who
@@ -109,12 +112,21 @@ async def ask(
 
 def _free_name(context: Context, person: Person, request: Request) -> str:
     """A name after the image's family, numbered past those in use."""
-    taken = {record.server for record in context.broker.records.values() if record.user == person.name}
+    taken = _taken(context, person)
     base = names.server_name(request.version.split("/")[0])
     number = 1
     while names.numbered(base, number) in taken:
         number += 1
     return names.numbered(base, number)
+
+
+def _taken(context: Context, person: Person) -> set[str]:
+    """The names of a person's live sessions; the nameless one has "" and takes no name."""
+    return {r.server for r in context.broker.records.values() if r.user == person.name and r.server}
+
+
+def _in_use(name: str) -> str:
+    return f"Name: you have a session called “{name}” already; choose another name."
 
 
 def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dict[str, str], Outlook | None]:
@@ -123,6 +135,8 @@ def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dic
         request = parse(context, person, raw)
         mine = [r for r in context.broker.records.values() if r.user == person.name]
         policy.check(context.settings, person, request, [holding(r) for r in mine])
+        if request.name in _taken(context, person):
+            return {"name": _in_use(request.name)}, None
     except InvalidOptions as error:
         return error.fields, None
     except PublicError as error:

@@ -68,12 +68,14 @@ def test_a_file(bkai: Bkai, project: Path, service: FakeService) -> None:
     assert all_ended(service)
 
 
-def test_the_exit_code_is_the_programs(bkai: Bkai, project: Path) -> None:
+def test_the_exit_code_is_the_programs(bkai: Bkai, project: Path, service: FakeService) -> None:
     file = project / "seven.py"
     file.write_text("raise SystemExit(7)")
     done = bkai("run", "sklearn/1.7", file)
     assert done.returncode == 7
     assert done.stderr.endswith("Finished (exit code = 7)\n")
+    (session,) = service.sessions.values()
+    assert (session["cause"], session["message"]) == ("exited", "Its program ended by itself (exit code 7).")
 
 
 def test_arguments_for_the_file(bkai: Bkai, project: Path) -> None:
