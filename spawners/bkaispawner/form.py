@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary
 
 from jinja2 import Environment, FileSystemLoader
@@ -50,6 +50,12 @@ class FormRefused(web.HTTPError):
         # Read by the Hub: as text, and for our own page as a list that leads to the fields.
         self.jupyterhub_message = " ".join(errors.values())
         self.jupyterhub_html_message = _environment().get_template("bkai/errors.html").render(errors=errors)
+
+
+class OnlyAsked(Exception):
+    """Options came in an address. Any site can have a browser follow a link, so they are shown and never started."""
+
+    jupyterhub_message = "A link filled in this form. Nothing has been started: look through it first."
 
 
 @dataclass(slots=True)
@@ -255,14 +261,19 @@ def parse(formdata: Mapping[str, list[Any]]) -> Raw:
     return raw
 
 
-async def submitted(form_data: Mapping[str, list[Any]], spawner: Any = None) -> Raw:
-    """Checked raw options, for the Hub's `options_from_form`. Raises `FormRefused` with the sentences.
+def linked(query: Mapping[str, list[Any]], spawner: Any) -> NoReturn:
+    """Fill the form with the options of an address, for the Hub's `options_from_query`; a start takes the button.
 
-    Without a spawner (options in the address of a page) the check is left to the request itself.
+    Variables are left out: they decide what programs run, and nobody looks through them in a filled form.
     """
+    raw = {key: value for key, value in parse(query).items() if key in KEYS and key != "environment"}
+    _refused[spawner.user] = Refused(raw, {})
+    raise OnlyAsked
+
+
+async def submitted(form_data: Mapping[str, list[Any]], spawner: Any) -> Raw:
+    """Checked raw options, for the Hub's `options_from_form`. Raises `FormRefused` with the sentences."""
     raw = parse(form_data)
-    if spawner is None:
-        return raw
     user = spawner.user
     try:
         found = await spawner.trusted.check(user.name, [group.name for group in user.groups], user.admin, raw)

@@ -319,6 +319,12 @@ async def test_what_can_never_start_is_refused_with_its_reason() -> None:
         await form.submitted({}, spawner(Service(outlook=never)))
 
 
-async def test_options_in_an_address_are_only_read() -> None:
-    """The Hub calls without a spawner then; the request itself is checked by the service."""
-    assert await form.submitted({"cpu": ["2"]}) == {"cpu": "2"}
+async def test_options_in_an_address_fill_the_form_and_start_nothing() -> None:
+    """Any site can have a browser follow a link: what it carries is shown once, and variables not at all."""
+    asked = spawner(Service())
+    with pytest.raises(form.OnlyAsked):
+        form.linked({"cpu": ["2"], "environment": ["A=evil"], "surprise": ["evil"]}, asked)
+    html = await form.render(asked)
+    assert 'name="cpu" value="2"' in html
+    assert "evil" not in html
+    assert 'name="cpu" value="2"' not in await form.render(asked)

@@ -454,6 +454,18 @@ async def test_options_go_to_the_service_as_they_are(
     assert asked["options"] == ({"cpu": "NaN"} if "cpu" in options else options)
 
 
+@pytest.mark.parametrize("query", ["opt-cpu=2&opt-environment=A%3D1", "cpu=2", "opt-accelerator=none"])
+async def test_a_link_starts_nothing(hub: RunningHub, service: FakeService, user: str, query: str) -> None:
+    """A link on any site, followed by somebody who is logged in: the form is shown, whose button has a token."""
+    for server in ("", "/linked"):
+        page = await hub.page(user, f"/hub/spawn/{user}{server}?{query}")
+        assert page.status_code == 200
+        assert page.url.path == f"/hub/spawn/{user}{server}"
+        assert "Nothing has been started" in page.text
+    assert (await hub.http.get(f"users/{user}")).json()["servers"] == {}
+    assert service.heard("acquire") == []
+
+
 async def test_the_story_ends_when_its_reader_does(hub: RunningHub, service: FakeService, user: str) -> None:
     service.capacity = 0
     await hub.ask(user)
