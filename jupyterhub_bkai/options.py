@@ -146,17 +146,18 @@ _DURATION = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _RESERVED_PREFIXES = (
-    "JUPYTERHUB_",
-    "BKAI_",
-    "BACKENDAI_",
-    "NVIDIA_",
-    "CUDA_",
-    "LD_",
-    "PYTHON",
-    "JPY_",
-    "CONFIGPROXY_",
+    "BKAI_", "BACKENDAI_", "CONFIGPROXY_", "CUDA_", "JPY_", "NVIDIA_",
+    "GLIBC_", "IPYTHON", "JUPYTER", "LD_", "NODE_", "PYTHON", "XDG_CONFIG_", "XDG_DATA_", "XDG_RUNTIME_",
+    "GIT_ASKPASS", "GIT_CONFIG", "GIT_DIR", "GIT_EDITOR", "GIT_EXEC_PATH", "GIT_EXTERNAL_DIFF", "GIT_PAGER",
+    "GIT_PROXY_COMMAND", "GIT_SEQUENCE_EDITOR", "GIT_SSH", "GIT_TEMPLATE_DIR", "GIT_WORK_TREE",
+)  # fmt: skip
+_RESERVED = frozenset(
+    {
+        *("HOME", "LOGNAME", "PATH", "SHELL", "USER"),
+        *("BASHOPTS", "BASH_ENV", "ENV", "IFS", "INPUTRC", "PROMPT_COMMAND", "SHELLOPTS", "ZDOTDIR"),
+        *("PS0", "PS1", "PS2", "PS4", "GCONV_PATH", "LOCPATH", "OPENSSL_CONF", "OPENSSL_MODULES"),
+    }
 )
-_RESERVED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "BASH_ENV", "ENV", "IFS"})
 
 
 def reserved(name: str) -> bool:

@@ -187,3 +187,57 @@ def test_a_list_of_folders_and_variables() -> None:
 
 def test_every_field_has_words() -> None:
     assert all(field.label and field.help for field in FIELDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_PATH",
+            "JUPYTERLAB_DIR",
+            "IPYTHONDIR",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_DIRS",
+        ),
+        *(
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_CONFIG_COUNT",
+            "NODE_OPTIONS",
+            "HOME",
+            "USER",
+            "BASH_ENV",
+            "ENV",
+        ),
+        *("PROMPT_COMMAND", "ZDOTDIR", "OPENSSL_CONF", "jupyter_config_dir"),
+    ],
+)
+def test_variables_that_lead_a_session_to_somebody_elses_configuration(name: str) -> None:
+    assert f"{name} is set by the system" in sentence("environment", environment={name: "/tmp/evil"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "OMP_NUM_THREADS",
+            "WANDB_API_KEY",
+            "WANDB_DIR",
+            "HF_HOME",
+            "HF_TOKEN",
+            "TRANSFORMERS_CACHE",
+            "TORCH_HOME",
+        ),
+        *(
+            "XDG_CACHE_HOME",
+            "TMPDIR",
+            "PIP_INDEX_URL",
+            "HTTPS_PROXY",
+            "GIT_AUTHOR_NAME",
+            "GIT_COMMITTER_EMAIL",
+        ),
+    ],
+)
+def test_ordinary_variables_are_free(name: str) -> None:
+    assert parse({"environment": {name: "x"}}, offer()).environment == {name: "x"}
+
+
