@@ -199,21 +199,21 @@ def _look() -> Iterator[tuple[int, proctable.Stat, str | None]]:
             facts = proctable.stat(pid)
             if facts is None:
                 continue
-            environment = proctable.environment(pid, facts) if facts.alive else b""
-            yield pid, facts, _marked(environment)
-            if not environment and facts.alive and facts.parent not in (0, KERNEL):
+            value = _mark(pid, facts) if facts.alive else ""
+            yield pid, facts, value or None
+            if value is None and facts.parent not in (0, KERNEL):
                 unsure.append(pid)
     for pid in unsure:
         # One that is just starting a program shows no environment for a moment.
         facts = proctable.stat(pid)
         if facts is not None and facts.alive:
-            yield pid, facts, _marked(proctable.environment(pid, facts))
+            yield pid, facts, _mark(pid, facts) or None
 
 
-def _marked(environment: bytes) -> str | None:
-    """The lease that an environment names."""
-    _, found, after = (b"\0" + environment).partition(f"\0{MARKER}=".encode())
-    return after.partition(b"\0")[0].decode("utf-8", "replace") if found else None
+def _mark(pid: int, facts: proctable.Stat) -> str | None:
+    """The lease that a process's environment names; empty where it names none, None where it has no environment."""
+    value = proctable.variable(pid, facts, MARKER.encode())
+    return None if value is None else value.decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
