@@ -96,6 +96,7 @@ def share_text(share: str) -> str:
 async def render(spawner: Any) -> str:
     """The form as HTML, for the Hub's `options_form`."""
     user = spawner.user
+    forget(spawner)
     refused = _refused.pop(user, None)
     if refused is not None and time.monotonic() - refused.at > KEEP_S:
         refused = None
@@ -115,12 +116,24 @@ async def render(spawner: Any) -> str:
             "user": user.escaped_name,
             "server": spawner.name,
             "taken": sorted(name for name, other in user.spawners.items() if name and other.active),
-            "unused": [
-                name for name, row in user.orm_spawners.items() if name and not row.server and not row.started
-            ],
             "returned": refused is not None,
         },
     )
+
+
+def forget(spawner: Any) -> None:
+    """The Hub notes a server as soon as the form for its name is opened; one that never was is none to list.
+
+    The Hub itself makes no use of it after the form, and notes it anew when the form is sent.
+    """
+    user, name, row = spawner.user, spawner.name, spawner.orm_spawner
+    used = spawner.active or row.server or row.started or row.last_activity or row.user_options or row.state
+    titled = row.display_name not in (None, "", name)
+    if not name or used or titled or row not in user.db:
+        return
+    user.spawners.pop(name, None)
+    user.db.delete(row)
+    user.db.commit()
 
 
 def _last_time(spawner: Any) -> Raw:
@@ -279,11 +292,13 @@ async def submitted(form_data: Mapping[str, list[Any]], spawner: Any) -> Raw:
         found = await spawner.trusted.check(user.name, [group.name for group in user.groups], user.admin, raw)
     except PublicError as error:
         _refused[user] = Refused(raw, {})
+        forget(spawner)
         raise FormRefused({"": error.message}, error.status) from None
     errors, outlook = dict(found["errors"]), found.get("outlook") or {}
     if not errors and outlook.get("starts") == "never":
         errors = {"": outlook["message"]}
     if errors:
         _refused[user] = Refused(raw, errors)
+        forget(spawner)
         raise FormRefused(errors)
     return raw
