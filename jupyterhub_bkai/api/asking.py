@@ -129,13 +129,18 @@ def _in_use(name: str) -> str:
     return f"Name: you have a session called “{name}” already; choose another name."
 
 
-def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dict[str, str], Outlook | None]:
-    """What is wrong by field, or what would happen: the form's live answer."""
+def check(
+    context: Context, person: Person, raw: Mapping[str, Any], *, new: bool = False
+) -> tuple[dict[str, str], Outlook | None]:
+    """What is wrong by field, or what would happen: the form's live answer.
+
+    `new` says that the name would be a new session's; the Hub's form is for a server that the Hub knows is free.
+    """
     try:
         request = parse(context, person, raw)
         mine = [r for r in context.broker.records.values() if r.user == person.name]
         policy.check(context.settings, person, request, [holding(r) for r in mine])
-        if request.name in _taken(context, person):
+        if new and request.name in _taken(context, person):
             return {"name": _in_use(request.name)}, None
     except InvalidOptions as error:
         return error.fields, None
@@ -151,19 +156,22 @@ def _outlook(context: Context, request: Request) -> Outlook:
     ahead = sum(r.state == State.QUEUED and r.request.group == request.group for r in broker.records.values())
     group = context.settings.group(request.group)
     unit = group.unit if group else Unit()
+    title = group.title if group else request.group
     room = choose(books, request.wish, request.cpu_milli, request.memory_mib)
     if ahead:
         waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
-        return Outlook("later", f"{waiting} in {request.group}; yours would be number {ahead + 1}.")
+        return Outlook("later", f"{waiting} in {title}; yours would be number {ahead + 1}.")
     if isinstance(room, Shortage):
         empty = [NodeBook.empty(node, Fraction(1000)) for node in broker.nodes if node.name in inside]
         never = isinstance(choose(empty, request.wish, request.cpu_milli, request.memory_mib), Shortage)
         sentence = queue.sentence(room, request, unit)
         if never:
-            return Outlook("never", f"No machine of {request.group} is large enough for this. {sentence}")
+            return Outlook("never", f"No machine of {title} is large enough for this. {sentence}")
         return Outlook("later", f"It would wait. {sentence}")
     if request.count > 1:
         return Outlook(
             "now", f"The first of {request.count} starts at once; the others as far as there is room."
         )
+    if context.images.ready(request.version) is None:
+        return Outlook("now", "It starts at once. The image version is made first, which takes a little.")
     return Outlook("now", "It starts at once.")

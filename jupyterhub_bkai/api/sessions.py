@@ -74,7 +74,7 @@ def view(call: Call, record: Record) -> views.Session:
 
 async def check(call: Call) -> Checked:
     """What is wrong with options, or what would happen."""
-    errors, outlook = asking.check(call.context, call.caller.person, call.body.options)
+    errors, outlook = asking.check(call.context, call.caller.person, call.body.options, new=True)
     return Checked(errors, OutlookView(outlook.starts, outlook.message) if outlook else None)
 
 

@@ -171,7 +171,9 @@ def _queued(context: Context, record: Record) -> dict[str, Any]:
     position = standing.position if standing else 1
     why = standing.why if standing else "It starts in a moment."
     note = context.broker.progress.get(record.id)
-    message = f"Waiting, number {position} in {record.request.group}. {note.message if note else why}"
+    group = context.settings.group(record.request.group)
+    title = group.title if group else record.request.group
+    message = f"Waiting, number {position} in {title}. {note.message if note else why}"
     return {"event": "queued", "request": record.id, "position": position, "why": why, "message": message}
 
 

@@ -139,6 +139,20 @@ def test_names_are_one_persons_own_and_each_is_used_once(site: Site) -> None:
     site.until(lambda: not site.sessions(token), 60, "they have ended")
 
 
+def test_an_image_version_that_is_made_first_is_said(site: Site, token: str) -> None:
+    def told() -> bool:
+        images = site.call(token, "GET", "/options").json()["offer"]["images"]
+        for image in images:
+            asked = {"options": {"version": image["version"]}}
+            outlook = site.call(token, "POST", "/sessions/check", json=asked).json()["outlook"]
+            assert outlook["starts"] == "now", outlook
+            if ("is made first" in outlook["message"]) == image["ready"]:
+                return False  # it became ready between the two questions
+        return True
+
+    site.until(told, 30, "the outlook and the offer agree")
+
+
 @pytest.mark.parametrize("wrong", ["nonsense", secrets.token_hex(16), "a" * 5000, "ümlaut".encode().hex()])
 def test_tokens_that_are_none(site: Site, wrong: str) -> None:
     answer = site.call(wrong, "GET", "/sessions")
