@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 
 #: The most that is read of a file. A program's environment cannot be longer than 6 MiB when it is started, but a
@@ -91,8 +91,16 @@ def _search(path: str, wanted: bytes) -> bytes | None:
     return text[len(wanted) :] if text.startswith(wanted) else b""
 
 
-def descendants(processes: dict[int, Stat], roots: set[int]) -> set[int]:
-    """The `roots` and all their children's children, as far as they are in `processes`."""
+def user(pid: int) -> int | None:
+    """The user who started a process, whatever program it runs; None when it is gone."""
+    _, found, after = read(f"/proc/{pid}/status").partition(b"\nUid:\t")
+    return int(after.split(maxsplit=1)[0]) if found else None
+
+
+def descendants(
+    processes: dict[int, Stat], roots: set[int], without: "Container[int]" = frozenset()
+) -> set[int]:
+    """The `roots` and all their children's children, as far as they are in `processes` and not in `without`."""
     children: dict[int, list[int]] = {}
     for pid, facts in processes.items():
         children.setdefault(facts.parent, []).append(pid)
@@ -102,7 +110,7 @@ def descendants(processes: dict[int, Stat], roots: set[int]) -> set[int]:
         pid = waiting.pop()
         if pid not in found:
             found.add(pid)
-            waiting.extend(children.get(pid, ()))
+            waiting.extend(child for child in children.get(pid, ()) if child not in without)
     return found
 
 

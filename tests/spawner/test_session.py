@@ -103,7 +103,7 @@ async def test_the_environment_is_the_users_then_the_hubs_then_ours(
 
 
 async def test_home_log_and_sockets_are_closed_to_others(
-    hub: RunningHub, service: FakeService, user: str
+    hub: RunningHub, service: FakeService, user: str, fence: ProcessFence
 ) -> None:
     lease_id, keeper = await running(hub, service, user)
     server = server_of(keeper)
@@ -121,7 +121,28 @@ async def test_home_log_and_sockets_are_closed_to_others(
     assert not [name for name in open_files if "sqlite" in name or "memfd:session" in name]
     await hub.drop(user)
     await hub.gone(user)
+    assert await asyncio.to_thread(fence.end, lease_id, 0)  # as the service does
     assert not runtime.exists()
+
+
+async def test_a_runtime_folder_without_bottom_holds_up_nobody(
+    hub: RunningHub, service: FakeService, user: str, fence: ProcessFence
+) -> None:
+    """The session may write there what it likes: ending one must neither fail nor block the hub."""
+    lease_id, keeper = await running(hub, service, user)
+    here = os.open(environment(server_of(keeper))["JUPYTER_RUNTIME_DIR"], os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    await hub.drop(user)
+    await hub.gone(user)
+    assert (await service.hears("release"))["cause"] == "stopped"
+    await hub.ask(user)
+    await hub.ready(user)
+    assert await asyncio.to_thread(fence.end, lease_id, 0)
 
 
 async def test_a_kernel_runs_and_no_other_user_can_listen_to_it(
