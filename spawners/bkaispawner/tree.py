@@ -285,15 +285,14 @@ class TreeSpawner(Spawner):
 
     def owns_port(self) -> bool:
         """True when it is this session, and nobody else, that listens on its port."""
-        found = ports.listener(self.port)
+        found = ports.listeners(self.ip, self.port)
         # Of a keeper that has ended nobody but root may look at the files: it would count as "may not look".
-        if found is None or self.identity is None or not self.identity.alive():
+        if not found or self.identity is None or not self.identity.alive():
             return False
-        uid, inode = found
-        if self.account is not None and uid != self.account.uid:
+        if self.account is not None and {uid for uid, _ in found} != {self.account.uid}:
             return False
         family = proctable.descendants(proctable.table(), {self.identity.pid})
-        return ports.holds(family, inode) is not False
+        return all(ports.holds(family, inode) is not False for _, inode in found)
 
     # -- ending ------------------------------------------------------------------------------
 
