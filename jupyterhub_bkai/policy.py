@@ -156,7 +156,7 @@ groups:
     # cpu_overcommit: 4    # processors may be promised so many times over; memory and accelerators never are
     # default_duration: 8h
     # max_duration: 2d
-    # limits: {sessions: 5, pending: 5, fgpu: 4}
+    limits: {sessions: 20, pending: 10}    # of each person at a time; also fgpu: 4
 
 # folders:
 #   datasets:
