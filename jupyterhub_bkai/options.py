@@ -21,6 +21,10 @@ T = TypeVar("T")
 
 MAX_TEXT = 200
 MAX_COUNT = 100
+#: of all names and values together: a request is kept, with its variables, as long as the books are
+MAX_ENVIRONMENT = 64 * 1024
+#: so many names that are no options are told one by one
+MAX_UNKNOWN = 10
 #: where the administrator sets no limit: longer than this is a slip
 MAX_DURATION_S = 366 * 86400
 
@@ -430,6 +434,12 @@ def _environment(reader: _Reader) -> Mapping[str, str]:
         return {}
     for key, value in raw.items():
         if not isinstance(key, str) or not _VARIABLE.match(key):
+    if sum(len(str(key)) + len(str(value)) for key, value in raw.items()) > MAX_ENVIRONMENT:
+        reader.fail(
+            "environment",
+            f"Environment: at most {MAX_ENVIRONMENT:,} characters in all; put what is longer into a file.",
+        )
+        return {}
             reader.fail("environment", f"Environment: “{shown(key)}” is not a variable's name.")
         elif reserved(key):
             reader.fail(

@@ -274,4 +274,27 @@ def test_ordinary_variables_are_free(name: str) -> None:
 
 
 def test_every_field_has_words() -> None:
+def test_the_environment_as_a_whole_has_a_limit() -> None:
+    each = "x" * 30_000
+    assert parse({"environment": {"A": each, "B": each}}, offer()).environment["B"] == each
+    for raw in ({"A": each, "B": each, "C": each}, f"A={each}\nB={each}\nC={each}"):
+        assert "at most 65,536 characters in all" in sentence("environment", environment=raw)
+
+
+def test_fifty_thousand_unknown_names_are_soon_refused_and_shortly() -> None:
+    begun = time.process_time()
+    with pytest.raises(InvalidOptions) as refused:
+        parse({f"memmory{number}": "1" for number in range(50_000)}, offer())
+    assert time.process_time() - begun < 0.5
+    assert len(refused.value.fields) == 11
+    assert refused.value.fields[""].startswith("Options: 49,990 more names")
+    assert len(refused.value.message) < 3000
+
+
+def test_a_long_name_of_a_folder_is_soon_refused() -> None:
+    begun = time.process_time()
+    sentence("folders", folders=["x" * 100_000 + str(number) for number in range(50)])
+    assert time.process_time() - begun < 0.5
+
+
     assert all(field.label and field.help for field in FIELDS)
