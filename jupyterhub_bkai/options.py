@@ -289,7 +289,7 @@ def unknown(label: str, value: str, known: list[str]) -> str:
     """The sentence for a name that does not exist, with the nearest or all that do."""
     if not known:
         return f"{label}: there is none to choose; ask an administrator."
-    near = get_close_matches(value, known, 1)
+    near = get_close_matches(value[:MAX_TEXT], known, 1)
     hint = f"did you mean “{near[0]}”?" if near else "choose one of " + ", ".join(known[:12]) + "."
     return f"{label}: there is no “{shown(value)}”; {hint}"
 
@@ -297,9 +297,11 @@ def unknown(label: str, value: str, known: list[str]) -> str:
 def parse(raw: Mapping[str, Any], offer: Offer) -> Request:
     """Checked options with every default filled in. Raises `InvalidOptions` with a sentence per wrong field."""
     reader = _Reader(raw)
-    for key in reader.raw:
-        if key not in BY_KEY:
-            reader.fail(shown(key), unknown("Options", str(key)[:MAX_TEXT], list(KEYS)))
+    strange = [key for key in reader.raw if key not in BY_KEY]
+    for key in strange[:MAX_UNKNOWN]:
+        reader.fail(shown(key), unknown("Options", str(key)[:MAX_TEXT], list(KEYS)))
+    if len(strange) > MAX_UNKNOWN:
+        reader.fail("", f"Options: {len(strange) - MAX_UNKNOWN:,} more names are none that there is.")
     if not offer.groups or not offer.images:
         what = "resource group" if not offer.groups else "image version"
         raise InvalidOptions(
@@ -432,14 +434,14 @@ def _environment(reader: _Reader) -> Mapping[str, str]:
     if not isinstance(raw, dict) or len(raw) > 200:
         reader.fail("environment", "Environment: give names and values.")
         return {}
-    for key, value in raw.items():
-        if not isinstance(key, str) or not _VARIABLE.match(key):
     if sum(len(str(key)) + len(str(value)) for key, value in raw.items()) > MAX_ENVIRONMENT:
         reader.fail(
             "environment",
             f"Environment: at most {MAX_ENVIRONMENT:,} characters in all; put what is longer into a file.",
         )
         return {}
+    for key, value in raw.items():
+        if not isinstance(key, str) or not _VARIABLE.match(key):
             reader.fail("environment", f"Environment: “{shown(key)}” is not a variable's name.")
         elif reserved(key):
             reader.fail(
@@ -502,12 +504,12 @@ def _share_wish(reader: _Reader, slot: SlotOffer, group: GroupOffer, key: str, s
         reader.fail(key, f"{label}: give more than 0, or choose no accelerator.")
         return None
     if total > slot.devices:
-        whole = Fraction(slot.devices)
-        if not whole:
+        largest = Fraction(slot.devices)
+        if not largest:
             has = f"no machine of {group.title} has {slot.title} at present."
         else:
             devices = f"{slot.devices} × {slot.title}" if slot.devices > 1 else f"one {slot.title}"
-            has = f"the largest machine of {group.title} has {amount_text(unit.fgpu(whole), key, unit)} ({devices})."
+            has = f"the largest machine of {group.title} has {amount_text(unit.fgpu(largest), key, unit)} ({devices})."
         reader.fail(key, f"{label}: {has}")
         return None
     if total > 1 and spread == 1:

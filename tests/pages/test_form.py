@@ -91,19 +91,20 @@ class Service:
         return {"errors": self.errors, "outlook": self.outlook}
 
 
-class Database(set[Any]):
+class Database:
     """The Hub's, as far as the form looks at it: what is in it."""
 
-    __hash__ = object.__hash__
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
 
     def delete(self, row: Any) -> None:
-        self.remove(id(row))
+        self.rows.remove(row)
 
     def commit(self) -> None:
         """Nothing to do."""
 
     def __contains__(self, row: object) -> bool:
-        return super().__contains__(id(row))
+        return row in self.rows
 
 
 class User:
@@ -128,7 +129,7 @@ def spawner(service: Service, name: str = "", options: Mapping[str, Any] | None 
         user=user, name=name, hub=hub, trusted=service, user_options=options, orm_spawner=row, active=False
     )
     user.spawners[name] = one
-    user.db.add(id(row))
+    user.db.rows.append(row)
     return one
 
 
