@@ -4,6 +4,7 @@ No session is started here: what is asked for is looked at on its way and cancel
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -256,7 +257,18 @@ def test_the_name_is_the_address_and_cancelling_ends_that_server(page: Page, sit
         expect(page.locator("#bkai-state")).to_have_text("PENDING")
         expect(page.locator("#bkai-place")).to_have_text("next in the queue")
         expect(page.locator("#progress-message")).to_contain_text("It needs 1 fGPU on one device")
+        asked = page.locator("#bkai-asked")
+        for words in ("python/3.11", "1 fGPU (50 % of a device)", "Default", "Asked for"):
+            expect(asked).to_contain_text(words)
         assert site.states(ada) == {"train-2": "PENDING"}
+
+        # While nothing answers, the page says so, and what that may mean; then it goes on by itself.
+        away = re.compile(r"/hub/api/users/ada/servers/train-2")
+        page.route(away, lambda route: route.abort())
+        page.reload()
+        expect(page.locator("#bkai-lost")).to_contain_text("The hub does not answer; trying again.")
+        page.unroute(away)
+        expect(page.locator("#bkai-lost")).to_be_hidden(timeout=30_000)
 
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("button", name="Keep waiting").click()
@@ -267,6 +279,12 @@ def test_the_name_is_the_address_and_cancelling_ends_that_server(page: Page, sit
         site.until(lambda: not site.sessions(ada), 30, "the request is withdrawn")
         assert site.hub("GET", "/users/ada").json()["servers"] == {}
         assert site.states(bob).keys() == {"hog"}
+        site.hub("DELETE", "/users/ada/servers/train-2", json={"remove": True})
+        page.reload()
+        expect(page.get_by_role("heading", name="There is nothing at this address")).to_be_visible()
+        expect(page.locator("main").get_by_role("link", name="Home")).to_be_visible()
+        page.locator("main").get_by_role("link", name="Sessions").click()
+        page.wait_for_url("**/services/bkai/")
     finally:
         site.call(bob, "DELETE", f"/sessions/{hog['id']}")
     site.until(lambda: not site.sessions(bob), 60, "the hog has ended")
@@ -390,6 +408,15 @@ def test_fits_a_phone_with_the_button_in_sight(browser: Browser, site: Site, sch
     assert not overflows(page)
     expect(page.get_by_role("button", name="Start session")).to_be_in_viewport(ratio=1)
     assert page.evaluate("document.documentElement.dataset.bsTheme") == scheme
+    page.context.close()
+
+
+@pytest.mark.parametrize("path", ["/hub/token", "/hub/home", "/hub/nothing", "/services/bkai/"])
+def test_the_other_pages_fit_a_phone(browser: Browser, site: Site, path: str) -> None:
+    site.token("ada")  # with a row in the table of tokens
+    page = log_in(browser, site, "ada", viewport=PHONE)
+    page.goto(site.url + path)
+    assert not overflows(page)
     page.context.close()
 
 
