@@ -1,5 +1,6 @@
 """Options: what is accepted becomes exactly what was meant; what is not, one sentence by its field."""
 
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -273,7 +274,6 @@ def test_ordinary_variables_are_free(name: str) -> None:
     assert parse({"environment": {name: "x"}}, offer()).environment == {name: "x"}
 
 
-def test_every_field_has_words() -> None:
 def test_the_environment_as_a_whole_has_a_limit() -> None:
     each = "x" * 30_000
     assert parse({"environment": {"A": each, "B": each}}, offer()).environment["B"] == each
@@ -297,4 +297,5 @@ def test_a_long_name_of_a_folder_is_soon_refused() -> None:
     assert time.process_time() - begun < 0.5
 
 
+def test_every_field_has_words() -> None:
     assert all(field.label and field.help for field in FIELDS)
