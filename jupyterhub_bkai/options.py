@@ -21,6 +21,12 @@ T = TypeVar("T")
 
 MAX_TEXT = 200
 MAX_COUNT = 100
+#: of all names and values together: a request is kept, with its variables, as long as the books are
+MAX_ENVIRONMENT = 64 * 1024
+#: so many names that are no options are told one by one
+MAX_UNKNOWN = 10
+#: where the administrator sets no limit: longer than this is a slip
+MAX_DURATION_S = 366 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,12 @@ FIELDS: tuple[Field, ...] = (
         "project", "Project", "The Hub group whose limits and priority count.", "choice", choices="projects"
     ),
     Field(
-        "session_type", "Session type", "What the session is for.", "choice", "interactive", "session_types"
+        "session_type",
+        "Session type",
+        "What it is for: you work in an interactive one, a batch one computes by itself. Only noted; both start alike.",
+        "choice",
+        "interactive",
+        "session_types",
     ),
     Field("folders", "Shared folders", "Folders to attach, such as datasets:ro.", "list", choices="folders"),
     Field("environment", "Environment", "Variables for your programs, NAME=value.", "map"),
@@ -142,21 +153,25 @@ _SIZES = {
     "t": Fraction(1 << 20),
 }
 _DURATION = re.compile(
-    r"\s*(?:([0-9]{1,5})\s*d)?\s*(?:([0-9]{1,6})\s*h)?\s*(?:([0-9]{1,7})\s*m(?:in)?)?\s*(?:([0-9]{1,8})\s*s)?\s*\Z"
+    r"\s*(?:([0-9]{1,9})\s*d)?\s*(?:([0-9]{1,9})\s*h)?\s*(?:([0-9]{1,9})\s*m(?:in)?)?\s*(?:([0-9]{1,9})\s*s)?\s*\Z"
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+#: What the platform sets, and what makes a session's server, its terminals or its Git read configuration or run
+#: programs from elsewhere before anybody has done anything. What only counts for programs that somebody starts
+#: themselves (OMP_…, HF_…, WANDB_…, PIP_…, proxies, places of caches) is free.
 _RESERVED_PREFIXES = (
-    "JUPYTERHUB_",
-    "BKAI_",
-    "BACKENDAI_",
-    "NVIDIA_",
-    "CUDA_",
-    "LD_",
-    "PYTHON",
-    "JPY_",
-    "CONFIGPROXY_",
+    "BKAI_", "BACKENDAI_", "CONFIGPROXY_", "CUDA_", "JPY_", "NVIDIA_",
+    "GLIBC_", "IPYTHON", "JUPYTER", "LD_", "NODE_", "PYTHON", "XDG_CONFIG_", "XDG_DATA_", "XDG_RUNTIME_",
+    "GIT_ASKPASS", "GIT_CONFIG", "GIT_DIR", "GIT_EDITOR", "GIT_EXEC_PATH", "GIT_EXTERNAL_DIFF", "GIT_PAGER",
+    "GIT_PROXY_COMMAND", "GIT_SEQUENCE_EDITOR", "GIT_SSH", "GIT_TEMPLATE_DIR", "GIT_WORK_TREE",
+)  # fmt: skip
+_RESERVED = frozenset(
+    {
+        *("HOME", "LOGNAME", "PATH", "SHELL", "USER"),
+        *("BASHOPTS", "BASH_ENV", "ENV", "IFS", "INPUTRC", "PROMPT_COMMAND", "SHELLOPTS", "ZDOTDIR"),
+        *("PS0", "PS1", "PS2", "PS4", "GCONV_PATH", "LOCPATH", "OPENSSL_CONF", "OPENSSL_MODULES"),
+    }
 )
-_RESERVED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "BASH_ENV", "ENV", "IFS"})
 
 
 def reserved(name: str) -> bool:
@@ -211,6 +226,20 @@ def duration_text(value: int) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
+def number_trouble(value: Any) -> str | None:
+    """What is wrong with a text that is nearly a number; None where it is none at all."""
+    text = str(value).strip()
+    if re.fullmatch(r"[+]?[0-9]{1,9},[0-9]{1,6}", text):
+        return f"write a decimal point, not a comma: {text.lstrip('+').replace(',', '.')}."
+    if re.fullmatch(r"-[0-9]{1,40}([.,][0-9]{1,40})?", text):
+        return f"{shown(text)} is below zero; give a number above 0."
+    if re.fullmatch(r"[0-9]{10,}([.][0-9]*)?|[0-9]+(?:[.][0-9]*)?e[+]?[0-9]+", text, re.IGNORECASE):
+        return f"{shown(text)} is too large."
+    if re.fullmatch(r"[0-9]{1,9}[.][0-9]{7,}", text):
+        return f"{shown(text)} has too many decimals; six are enough."
+    return None
+
+
 # -- parsing ---------------------------------------------------------------------------------
 
 
@@ -236,7 +265,8 @@ class _Reader:
             return default
         value = convert(self.raw[key])
         if value is None:
-            self.fail(key, f"{BY_KEY[key].label}: “{shown(self.raw[key])}” is not {example}.")
+            trouble = number_trouble(self.raw[key]) or f"“{shown(self.raw[key])}” is not {example}."
+            self.fail(key, f"{BY_KEY[key].label}: {trouble}")
             return default
         return value
 
@@ -259,7 +289,7 @@ def unknown(label: str, value: str, known: list[str]) -> str:
     """The sentence for a name that does not exist, with the nearest or all that do."""
     if not known:
         return f"{label}: there is none to choose; ask an administrator."
-    near = get_close_matches(value, known, 1)
+    near = get_close_matches(value[:MAX_TEXT], known, 1)
     hint = f"did you mean “{near[0]}”?" if near else "choose one of " + ", ".join(known[:12]) + "."
     return f"{label}: there is no “{shown(value)}”; {hint}"
 
@@ -267,9 +297,11 @@ def unknown(label: str, value: str, known: list[str]) -> str:
 def parse(raw: Mapping[str, Any], offer: Offer) -> Request:
     """Checked options with every default filled in. Raises `InvalidOptions` with a sentence per wrong field."""
     reader = _Reader(raw)
-    for key in reader.raw:
-        if key not in BY_KEY:
-            reader.fail(shown(key), unknown("Options", str(key)[:MAX_TEXT], list(KEYS)))
+    strange = [key for key in reader.raw if key not in BY_KEY]
+    for key in strange[:MAX_UNKNOWN]:
+        reader.fail(shown(key), unknown("Options", str(key)[:MAX_TEXT], list(KEYS)))
+    if len(strange) > MAX_UNKNOWN:
+        reader.fail("", f"Options: {len(strange) - MAX_UNKNOWN:,} more names are none that there is.")
     if not offer.groups or not offer.images:
         what = "resource group" if not offer.groups else "image version"
         raise InvalidOptions(
@@ -324,7 +356,7 @@ def _cpu(reader: _Reader, image: ImageOffer, group: GroupOffer) -> int:
     elif milli > group.cpu_milli:
         reader.fail(
             "cpu",
-            f"Processor cores: the largest machine of {group.name} offers {number(Fraction(group.cpu_milli, 1000))}.",
+            f"Processor cores: the largest machine of {group.title} offers {number(Fraction(group.cpu_milli, 1000))}.",
         )
     return int(milli)
 
@@ -336,7 +368,7 @@ def _memory(reader: _Reader, image: ImageOffer, group: GroupOffer) -> int:
         reader.fail("memory", f"Memory: {image.version} needs at least {size_text(least)}.")
     elif memory > group.memory_mib:
         reader.fail(
-            "memory", f"Memory: the largest machine of {group.name} has {size_text(group.memory_mib)}."
+            "memory", f"Memory: the largest machine of {group.title} has {size_text(group.memory_mib)}."
         )
     return memory
 
@@ -350,15 +382,13 @@ def _shm(reader: _Reader, memory_mib: int) -> int:
 
 def _duration(reader: _Reader, group: GroupOffer) -> int | None:
     value: int | None = group.default_duration_s
+    most = MAX_DURATION_S if group.max_duration_s is None else group.max_duration_s
     if "duration" in reader.raw:
         value = reader.read("duration", seconds, "a time such as 8h or 90m", 60)
         if value < 60:
             reader.fail("duration", "Maximum duration: give at least one minute, such as 8h or 90m.")
-    if value is not None and group.max_duration_s is not None and value > group.max_duration_s:
-        reader.fail(
-            "duration",
-            f"Maximum duration: {group.name} allows at most {duration_text(group.max_duration_s)}.",
-        )
+    if value is not None and value > most:
+        reader.fail("duration", f"Maximum duration: {group.title} allows at most {duration_text(most)}.")
     return value if value is not None else group.max_duration_s
 
 
@@ -386,7 +416,7 @@ def _folders(reader: _Reader, group: GroupOffer) -> tuple[Mount, ...]:
             reader.fail("folders", f"Shared folders: “{shown(mode)}” is neither ro nor rw.")
         elif mode == "rw" and allowed[name] == "ro":
             reader.fail(
-                "folders", f"Shared folders: {name} can only be read in {group.name}; ask for {name}:ro."
+                "folders", f"Shared folders: {name} can only be read in {group.title}; ask for {name}:ro."
             )
         else:
             found[name] = Mount(name, mode or allowed[name])
@@ -403,6 +433,12 @@ def _environment(reader: _Reader) -> Mapping[str, str]:
         raw = dict(line.split("=", 1) for line in lines)
     if not isinstance(raw, dict) or len(raw) > 200:
         reader.fail("environment", "Environment: give names and values.")
+        return {}
+    if sum(len(str(key)) + len(str(value)) for key, value in raw.items()) > MAX_ENVIRONMENT:
+        reader.fail(
+            "environment",
+            f"Environment: at most {MAX_ENVIRONMENT:,} characters in all; put what is longer into a file.",
+        )
         return {}
     for key, value in raw.items():
         if not isinstance(key, str) or not _VARIABLE.match(key):
@@ -427,7 +463,7 @@ def _wish(reader: _Reader, group: GroupOffer) -> Wish | None:
     chosen = reader.one_of("accelerator", [*slot_names, "none"], default)
     if chosen == "none":
         for key in given:
-            reason = f"{group.name} has no accelerator" if not slot_names else "the accelerator is “none”"
+            reason = f"{group.title} has no accelerator" if not slot_names else "the accelerator is “none”"
             if amount(reader.raw[key]) != 0:
                 reader.fail(key, f"{BY_KEY[key].label}: {reason}; leave this empty.")
         return None
@@ -468,8 +504,13 @@ def _share_wish(reader: _Reader, slot: SlotOffer, group: GroupOffer, key: str, s
         reader.fail(key, f"{label}: give more than 0, or choose no accelerator.")
         return None
     if total > slot.devices:
-        most = number(unit.fgpu(Fraction(slot.devices))) if key == "fgpu" else str(slot.devices)
-        reader.fail(key, f"{label}: the largest machine of {group.name} has {most} of {slot.title}.")
+        largest = Fraction(slot.devices)
+        if not largest:
+            has = f"no machine of {group.title} has {slot.title} at present."
+        else:
+            devices = f"{slot.devices} × {slot.title}" if slot.devices > 1 else f"one {slot.title}"
+            has = f"the largest machine of {group.title} has {amount_text(unit.fgpu(largest), key, unit)} ({devices})."
+        reader.fail(key, f"{label}: {has}")
         return None
     if total > 1 and spread == 1:
         if total.denominator == 1:
@@ -501,8 +542,11 @@ def _pieces(
         below, above = (n * spread for n in near)
         above = min(above, unit.per_device * spread)
         asked, step = (amount_text(value, key, unit) for value in (unit.fgpu(total), unit.quantum))
-        nearest = " and ".join(amount_text(value, key, unit) for value in (below, above) if value > 0)
-        reader.fail(key, f"{label}: {asked} is not a multiple of {step}; the nearest are {nearest}.")
+        nearest = list(dict.fromkeys(amount_text(v, key, unit) for v in (below, above) if v > 0))
+        are = (
+            f"the nearest are {' and '.join(nearest)}" if len(nearest) > 1 else f"the nearest is {nearest[0]}"
+        )
+        reader.fail(key, f"{label}: {asked} is not a multiple of {step}; {are}.")
     else:
         return Wish(slot.slot, spread, share)
     return None

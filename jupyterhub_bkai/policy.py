@@ -110,19 +110,19 @@ def check(settings: Settings, person: Person, request: Request, holdings: Sequen
             f"You may not use the resource group {shown(request.group)}.", fields={"group": "not open to you"}
         )
     if not group.has_image(request.version):
-        raise _denied("version", f"{group.name} does not allow the image version {request.version}.")
+        raise _denied("version", f"{group.title} does not allow the image version {request.version}.")
     mine = [holding for holding in holdings if holding.group == group.name]
     limits = group.limits
     if limits.sessions is not None and len(mine) + request.count > limits.sessions:
         left = max(0, limits.sessions - len(mine))
         raise _denied(
             "count",
-            f"{group.name} allows each person {limits.sessions} sessions at a time; you can have {left} more.",
+            f"{group.title} allows each person {limits.sessions} sessions at a time; you can have {left} more.",
         )
     waiting = sum(holding.waiting for holding in mine)
     if limits.pending is not None and waiting >= limits.pending:
         raise _denied(
-            "count", f"{group.name} allows each person {limits.pending} waiting sessions; cancel one first."
+            "count", f"{group.title} allows each person {limits.pending} waiting sessions; cancel one first."
         )
     if limits.devices is not None and request.wish is not None:
         held = sum((holding.devices for holding in mine), Fraction(0))
@@ -131,7 +131,7 @@ def check(settings: Settings, person: Person, request: Request, holdings: Sequen
             left_over = max(Fraction(0), limits.devices - held)
             raise _denied(
                 "fgpu",
-                f"{group.name} allows each person {number(group.unit.fgpu(limits.devices))} fGPU at a time; "
+                f"{group.title} allows each person {number(group.unit.fgpu(limits.devices))} fGPU at a time; "
                 f"you can have {number(group.unit.fgpu(left_over))} more.",
             )
 
@@ -163,7 +163,7 @@ groups:
     # cpu_overcommit: 4    # processors may be promised so many times over; memory and accelerators never are
     # default_duration: 8h
     # max_duration: 2d
-    # limits: {sessions: 5, pending: 5, fgpu: 4}
+    limits: {sessions: 20, pending: 10}    # of each person at a time; also fgpu: 4
     # queue: {discipline: fifo, placement: balance, backfill: true}   # or lifo, drf, fair; pack, spread
 
 # folders:

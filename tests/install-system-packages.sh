@@ -17,7 +17,8 @@ want() { # want PACKAGE COMMAND...: any of the commands will do
 want chromium chromium chromium-browser google-chrome
 # Debian keeps the server programs away from PATH.
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || want postgresql postgres
-want gcc gcc cc
+# Debian keeps what a C program starts with apart from the compiler.
+if [ -e /usr/include/stdio.h ]; then want gcc gcc cc; else missing="$missing gcc libc6-dev"; fi
 want git git
 
 [ -n "$missing" ] || exit 0

@@ -98,6 +98,7 @@ class SessionsPage(HubLogin):
             "bkai/sessions.html",
             user=PageUser(person.name),
             admin=person.admin,
+            groups={g.name: g.title for g in self.context.settings.groups if g.open_to(person)},
             parsed_scopes={"admin-ui": set()} if person.admin else {},
         )
 

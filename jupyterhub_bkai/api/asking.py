@@ -7,7 +7,7 @@ from typing import Any
 
 from jupyterhub_bkai import names, options, policy
 from jupyterhub_bkai.api.context import Context
-from jupyterhub_bkai.errors import InvalidOptions, PublicError
+from jupyterhub_bkai.errors import Conflict, InvalidOptions, PublicError
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.broker import holding
@@ -100,6 +100,9 @@ async def ask(
     """Checks and records a wish. `server` None takes the asked name, or the first free one."""
     request = parse(context, person, raw)
     if server is None:
+        if request.name in _taken(context, person):
+            sentence = _in_use(request.name)
+            raise Conflict(sentence, fields={"name": sentence})
         server = request.name or _free_name(context, person, request)
     return await context.broker.ask(
         person, server, request, awaited=awaited, keepalive_s=keepalive_s, who=who
@@ -108,7 +111,7 @@ async def ask(
 
 def _free_name(context: Context, person: Person, request: Request) -> str:
     """A name after the image's family, numbered past those in use."""
-    taken = {record.server for record in context.broker.of_user(person.name)}
+    taken = _taken(context, person)
     base = names.server_name(request.version.split("/")[0])
     number = 1
     while names.numbered(base, number) in taken:
@@ -116,12 +119,28 @@ def _free_name(context: Context, person: Person, request: Request) -> str:
     return names.numbered(base, number)
 
 
-def check(context: Context, person: Person, raw: Mapping[str, Any]) -> tuple[dict[str, str], Outlook | None]:
-    """What is wrong by field, or what would happen: the form's live answer."""
+def _taken(context: Context, person: Person) -> set[str]:
+    """The names of a person's live sessions; the nameless one has "" and takes no name."""
+    return {record.server for record in context.broker.of_user(person.name) if record.server}
+
+
+def _in_use(name: str) -> str:
+    return f"Name: you have a session called “{name}” already; choose another name."
+
+
+def check(
+    context: Context, person: Person, raw: Mapping[str, Any], *, new: bool = False
+) -> tuple[dict[str, str], Outlook | None]:
+    """What is wrong by field, or what would happen: the form's live answer.
+
+    `new` says that the name would be a new session's; the Hub's form is for a server that the Hub knows is free.
+    """
     try:
         request = parse(context, person, raw)
         mine = context.broker.of_user(person.name)
         policy.check(context.settings, person, request, [holding(r) for r in mine])
+        if new and request.name in _taken(context, person):
+            return {"name": _in_use(request.name)}, None
     except InvalidOptions as error:
         return error.fields, None
     except PublicError as error:
@@ -133,18 +152,21 @@ def _outlook(context: Context, request: Request) -> Outlook:
     hall = context.broker.scheduler.halls[request.group]
     group = context.settings.group(request.group)
     unit = group.unit if group else Unit()
+    title = group.title if group else request.group
     wants = (request.wish, request.cpu_milli, request.memory_mib)
     fits = hall.books.choose(*wants) is not None
-    short = "" if fits else sentence(hall.books.shortage(*wants), request, unit)
+    short = "" if fits else sentence(hall.books.shortage(*wants), request, unit, title)
     if not fits and hall.empty.choose(*wants) is None:
-        return Outlook("never", f"No machine of {request.group} is large enough for this. {short}")
+        return Outlook("never", f"No machine of {title} is large enough for this. {short}")
     if ahead := len(hall.line):
         waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
-        return Outlook("later", f"{waiting} in {request.group}; yours would be number {ahead + 1}.")
+        return Outlook("later", f"{waiting} in {title}; yours would be number {ahead + 1}.")
     if not fits:
         return Outlook("later", f"It would wait. {short}")
     if request.count > 1:
         return Outlook(
             "now", f"The first of {request.count} starts at once; the others as far as there is room."
         )
+    if context.images.ready(request.version) is None:
+        return Outlook("now", "It starts at once. The image version is made first, which takes a little.")
     return Outlook("now", "It starts at once.")

@@ -64,7 +64,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "responses": {str(operation.status): _answer(operation), "default": _content(views.Error, "Refused")},
     }
     if operation.body is not None:
-        found["requestBody"] = {"required": True, **_content(operation.body)}
+        found["requestBody"] = {"required": operation.method == "POST", **_content(operation.body)}
     return found
 
 

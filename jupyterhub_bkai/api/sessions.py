@@ -32,6 +32,12 @@ class Ask(msgspec.Struct):
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] | None = None
 
 
+class Ended(msgspec.Struct):
+    """What the session was for is done: the program ended with this exit code. Without one, it is stopped."""
+
+    exit_code: Annotated[int, msgspec.Meta(ge=-255, le=255)] | None = None
+
+
 class OutlookView(msgspec.Struct):
     """Whether it would start now, later or never, and why."""
 
@@ -68,7 +74,7 @@ def view(call: Call, record: Record) -> views.Session:
 
 async def check(call: Call) -> Checked:
     """What is wrong with options, or what would happen."""
-    errors, outlook = asking.check(call.context, call.caller.person, call.body.options)
+    errors, outlook = asking.check(call.context, call.caller.person, call.body.options, new=True)
     return Checked(errors, OutlookView(outlook.starts, outlook.message) if outlook else None)
 
 
@@ -125,6 +131,8 @@ async def stop(call: Call) -> views.Session:
     who = call.caller.person.name
     cause = Cause.STOPPED if record.node else Cause.CANCELLED
     message = f"Stopped by {who}." if record.node else f"Cancelled by {who}."
+    if record.node and call.body.exit_code is not None:
+        cause, message = Cause.EXITED, f"Its program ended by itself (exit code {call.body.exit_code})."
     ended = await call.context.broker.end(record.id, cause, who, message)
     return view(call, ended or record)
 
@@ -241,7 +249,7 @@ OPERATIONS = (
         query=(_ALL, Query("user", "Only this person's."), Query("state", "Only these states, with commas.")),
     ),
     Operation("GET", _ID, "One session", show, views.Session),
-    Operation("DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, status=202),
+    Operation("DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, Ended, status=202),
     Operation("POST", f"{_ID}/keepalive", "Keep a session asked for with keepalive_s", keepalive, status=204),
     Operation("GET", f"{_ID}/events", "A session now and at every change", follow, views.Session, stream=True),
     Operation("GET", f"{_ID}/transitions", "Every move of a session: when, who, why", story, Story),

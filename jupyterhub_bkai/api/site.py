@@ -86,10 +86,12 @@ def offer_json(offer: options.Offer) -> dict[str, Any]:
 
 
 class Amount(msgspec.Struct):
-    """How much there is and how much of it is booked."""
+    """How much there is, how much of it is booked, and the most that can be: processors are promised several times
+    over where the administrator lets them."""
 
     total: int
     booked: int
+    most: int
 
 
 class Holder(msgspec.Struct):
@@ -153,11 +155,12 @@ async def devices(call: Call) -> Devices:
     for node in broker.nodes:
         book = broker.scheduler.node(node.name) or NodeBook.empty(node)
         mine = [r.request for r in held if r.node == node.name]
+        cpu, memory = sum(r.cpu_milli for r in mine), sum(r.memory_mib for r in mine)
         nodes.append(
             NodeView(
                 node.name,
-                Amount(node.cpu_milli, sum(r.cpu_milli for r in mine)),
-                Amount(node.memory_mib, sum(r.memory_mib for r in mine)),
+                Amount(node.cpu_milli, cpu, cpu + book.cpu_milli),
+                Amount(node.memory_mib, memory, node.memory_mib),
                 [_device(b, holders.get(b.device.id, [])) for b in book.devices],
             )
         )

@@ -18,10 +18,13 @@ from jupyterhub_bkai.api.context import Context, Realised
 from jupyterhub_bkai.api.leases import lease_json
 from jupyterhub_bkai.api.operations import encode, error_body, read_json, to_public
 from jupyterhub_bkai.api.site import offer_json
+from jupyterhub_bkai.api.views import iso
 from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
+from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.broker import Progress
 from jupyterhub_bkai.leasing.lifecycle import FINAL, HOLDING, PUBLIC, Cause, Move, State
 from jupyterhub_bkai.model import Person
+from jupyterhub_bkai.options import wish_text
 from jupyterhub_bkai.store.records import Record
 
 log = logging.getLogger(__name__)
@@ -107,7 +110,9 @@ async def _attach(context: Context, body: Who) -> Record:
 async def _prepare(context: Context, record: Record) -> AsyncIterator[dict[str, Any] | None]:
     """The slices are held: makes the image version ready, then hands out the lease."""
     version = record.request.version
-    yield {"event": "preparing", "message": f"You have your slice on {record.node}. Preparing {version}."}
+    slice_ = "your slice" if record.slices else "your place"
+    told = f"You have {slice_} on {record.node}. Preparing {version}."
+    yield {"event": "preparing", "message": told, "asked": _asked(context, record)}
     realised = context.images.ready(version)
     if realised is None:
         news: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -171,8 +176,29 @@ def _queued(context: Context, record: Record) -> dict[str, Any]:
     position = standing.position if standing else 1
     why = standing.why if standing else "It starts in a moment."
     note = context.broker.progress.get(record.id)
-    message = f"Waiting, number {position} in {record.request.group}. {note.message if note else why}"
-    return {"event": "queued", "request": record.id, "position": position, "why": why, "message": message}
+    group = context.settings.group(record.request.group)
+    title = group.title if group else record.request.group
+    message = f"Waiting, number {position} in {title}. {note.message if note else why}"
+    return {
+        "event": "queued",
+        "request": record.id,
+        "position": position,
+        "why": why,
+        "message": message,
+        "asked": _asked(context, record),
+    }
+
+
+def _asked(context: Context, record: Record) -> dict[str, str]:
+    """What was asked for, in words, for the page that waits."""
+    group = context.settings.group(record.request.group)
+    unit = group.unit if group else Unit()
+    return {
+        "image": record.request.version,
+        "accelerator": wish_text(record.request.wish, unit),
+        "group": group.title if group else record.request.group,
+        "since": iso(record.asked_ms) or "",
+    }
 
 
 def _ended(record: Record, message: str = "The session has ended.") -> dict[str, Any]:

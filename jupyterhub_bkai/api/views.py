@@ -148,7 +148,8 @@ def session(record: Record, broker: Broker, settings: Settings, *, fake: bool, e
         id=record.id,
         user=record.user,
         server=record.server,
-        name=record.request.name or record.server or "default",
+        # Unique among a person's live ones, unlike the name that was asked for, which several may share (count).
+        name=record.server or record.request.name or "default",
         url=f"/user/{record.user}/{record.server + '/' if record.server else ''}",
         image=record.request.version,
         group=record.request.group,

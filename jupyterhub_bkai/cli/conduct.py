@@ -49,6 +49,7 @@ class Conductor:
         self._beating: asyncio.Task[None] | None = None
         self._interrupting: asyncio.Task[None] | None = None
         self._giving_up: asyncio.TimerHandle | None = None
+        self._exit_code: int | None = None
         self.interrupted = False
 
     async def perform(self) -> int:
@@ -65,6 +66,7 @@ class Conductor:
         self._screen.built(skipped=not self._plan.steps)
         self._screen.started()
         code = await self._program(self._workspace, self._plan.command, self._screen.output)
+        self._exit_code = code
         self._screen.finished(code)
         return code
 
@@ -143,7 +145,7 @@ class Conductor:
                 await self._upload_one(workspace, item)
 
         await _together(some() for _ in range(AT_ONCE))
-        self._screen.uploaded(len(self._plan.items), self._arrived)
+        self._screen.uploaded(len(self._plan.items), self._arrived, self._plan.held_back)
 
     async def _upload_one(self, workspace: Workspace, item: Item) -> None:
         before = 0
@@ -202,7 +204,7 @@ class Conductor:
         session = self._session or await self._lost()
         if session is None or session.over:
             return
-        await self._client.stop(session.id)
+        await self._client.stop(session.id, exit_code=self._exit_code)
 
     async def _lost(self) -> Session | None:
         """The session that was asked for, when we never heard its id."""

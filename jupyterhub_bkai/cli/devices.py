@@ -47,8 +47,10 @@ async def _ask(client: "AsyncClient") -> "tuple[Sequence[Node], Info]":
 
 def _headline(node: "Node") -> str:
     cpu, mib = node.cpu, node.memory_mib
+    most = cpu.most or cpu.total
+    over = f" (up to {most / cpu.total:.3g} times the {cpu.total / 1000:g})" if most > cpu.total else ""
     return (
-        f"{click.style(plain(node.name), bold=True)}  {cpu.booked / 1000:g} of {cpu.total / 1000:g} cores and "
+        f"{click.style(plain(node.name), bold=True)}  {cpu.booked / 1000:g} of {most / 1000:g} cores{over} and "
         f"{memory(mib.booked)} of {memory(mib.total)} memory booked"
     )
 

@@ -21,6 +21,8 @@ ALWAYS = (
     ".bkai/",
     FILE,
 )
+#: files that often hold passwords and tokens; left out as well, and people are told
+SECRETS = ".env*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,9 @@ class Pattern:
 
 def parse(lines: Iterable[str]) -> tuple[Pattern, ...]:
     """The patterns in these lines, after those that always hold."""
+    always = (*ALWAYS, SECRETS)
     return tuple(
-        _pattern(line) for line in (*ALWAYS, *map(str.strip, lines)) if line and not line.startswith("#")
+        _pattern(line) for line in (*always, *map(str.strip, lines)) if line and not line.startswith("#")
     )
 
 
@@ -50,6 +53,11 @@ def _pattern(line: str) -> Pattern:
     keep, text = line.startswith("!"), line.removeprefix("!")
     folders_only, text = text.endswith("/"), text.rstrip("/")
     return Pattern(text.removeprefix("/"), "/" in text, folders_only, keep)
+
+
+def secret(path: str) -> bool:
+    """True for a file that is left out because it may hold passwords."""
+    return fnmatchcase(path.rpartition("/")[2], SECRETS)
 
 
 def ignored(patterns: Iterable[Pattern], path: str, is_folder: bool) -> bool:

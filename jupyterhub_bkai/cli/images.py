@@ -18,7 +18,7 @@ def images() -> None:
         (
             image.get("version", ""),
             image.get("title", ""),
-            "" if image.get("ready", True) else "is made on first use",
+            "ready" if image.get("ready", True) else "is made on first use",
             _least(image),
             image.get("description", ""),
         )

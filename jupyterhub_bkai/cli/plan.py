@@ -17,8 +17,13 @@ from jupyterhub_bkai.client.errors import BkaiError
 BY_ENDING = {
     ".py": ("python",),
     ".sh": ("bash",),
-    ".ipynb": ("python", "-m", "nbconvert", "--log-level=WARN", "--execute", "--to=markdown", "--stdout"),
-}
+    ".ipynb": (
+        "python", "-m", "nbconvert", "--log-level=WARN",
+        # a kernel that listens in the clear warns of it on standard error
+        "--KernelManager.transport_encryption=auto",
+        "--execute", "--to=markdown", "--stdout",
+    ),
+}  # fmt: skip
 OVERLAY = Path(__file__).with_name("overlay.py")
 #: puts the packages that the build step installed in front
 _WITH_PACKAGES = 'VIRTUAL_ENV="$PWD/.bkai/venv" PATH="$PWD/.bkai/venv/bin:$PATH" exec "$@"'
@@ -49,6 +54,8 @@ class Plan:
     items: tuple[Item, ...]
     steps: tuple[Step, ...]
     command: tuple[str, ...]
+    #: files left out because they may hold passwords
+    held_back: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -57,15 +64,34 @@ class Plan:
 
 
 def make(path: Path, command: Sequence[str], build: str | None = None, *, may_build: bool = True) -> Plan:
-    """The plan for `path`, a file or a folder."""
-    items = tuple(_walk(path, path, _patterns(path)) if path.is_dir() else [_item(path, path.name)])
+    """The plan for `path`, a file or a folder; `command` is what stands after `--`."""
+    held_back: list[str] = []
+    items = tuple(
+        _walk(path, path, _patterns(path), held_back) if path.is_dir() else [_item(path, path.name)]
+    )
     if not items:
         raise BkaiError(f"There is nothing to run: {path} has no files.", reason="nothing-to-run")
-    started = tuple(command) or _usual(path, {item.target for item in items})
+    started = _started(path, tuple(command), {item.target for item in items})
     steps = tuple(_steps(path, build)) if may_build else ()
     if steps:
         started = ("sh", "-c", _WITH_PACKAGES, "bkai", *started)
-    return Plan(items, steps, started)
+    return Plan(items, steps, started, tuple(held_back))
+
+
+def _started(path: Path, words: tuple[str, ...], targets: set[str]) -> tuple[str, ...]:
+    """The command: the usual one with `words` as its arguments where they begin with “-”, else `words` themselves.
+
+    No program's name begins with “-”, so nothing else can be meant by it.
+    """
+    if words and not words[0].startswith("-"):
+        return words
+    usual = _usual(path, targets)
+    if words and path.suffix == ".ipynb":
+        raise BkaiError(
+            f"A notebook takes no arguments ({words[0]}); give it variables with -e NAME=VALUE.",
+            reason="no-arguments",
+        )
+    return *usual, *words
 
 
 def _usual(path: Path, targets: set[str]) -> tuple[str, ...]:
@@ -97,7 +123,9 @@ def _patterns(folder: Path) -> tuple[ignoring.Pattern, ...]:
         raise BkaiError(f"{folder / ignoring.FILE} cannot be read: {error}.", reason="unreadable") from error
 
 
-def _walk(root: Path, folder: Path, patterns: Sequence[ignoring.Pattern]) -> Iterator[Item]:
+def _walk(
+    root: Path, folder: Path, patterns: Sequence[ignoring.Pattern], held_back: list[str]
+) -> Iterator[Item]:
     """The files below `folder`, in order. Links to folders are not followed: they may lead in circles."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -108,11 +136,13 @@ def _walk(root: Path, folder: Path, patterns: Sequence[ignoring.Pattern]) -> Ite
         target = path.relative_to(root).as_posix()
         is_folder = entry.is_dir()
         if ignoring.ignored(patterns, target, is_folder) or (is_folder and entry.is_symlink()):
+            if not is_folder and ignoring.secret(target):
+                held_back.append(target)
             continue
         if (
             is_folder and not (path / "pyvenv.cfg").exists()
         ):  # a virtual environment works on one machine only
-            yield from _walk(root, path, patterns)
+            yield from _walk(root, path, patterns, held_back)
         elif entry.is_file():
             yield _item(path, target)
 

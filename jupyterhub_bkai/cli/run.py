@@ -25,7 +25,7 @@ INTERRUPTED = 130
 @click.command()
 @click.argument("image", metavar="IMAGE")
 @click.argument("path", metavar="FILE-or-FOLDER", type=click.Path(exists=True, path_type=Path))
-@click.argument("command", metavar="[-- COMMAND…]", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", metavar="[-- ARGUMENTS… | -- COMMAND…]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--build", metavar="COMMAND", help="A shell command to run first, instead of the usual build.")
 @click.option("--no-build", is_flag=True, help="Build nothing.")
 @click.option(
@@ -58,12 +58,17 @@ def run(
     \b
     Without COMMAND   x.py runs with python, x.sh with bash, a folder runs its main.py;
                       x.ipynb is executed and printed as Markdown.
+    After --          words that begin with “-” are arguments: bkai run IMAGE fit.py -- --alpha 0.2;
+                      anything else is the whole command: bkai run IMAGE . -- python fit.py small.
     Build             requirements.txt and pyproject.toml or setup.py of a folder are installed with pip,
                       on top of the image's packages and for this run only.
-    Not uploaded      .git, __pycache__, virtual environments, and what .bkaiignore names.
+    Not uploaded      .git, __pycache__, virtual environments, and what .bkaiignore names; nor .env files,
+                      which often hold passwords (a line !.env in .bkaiignore uploads one).
     Ctrl-C            interrupts the program and ends the session; a second one leaves at once,
                       and the session ends by itself within a minute.
     """
+    if build and no_build:
+        raise click.UsageError("--build and --no-build contradict each other; give one of them.")
     plan = planning.make(path, command, build, may_build=not no_build)
     options = {**given(flags), "version": image}
     screen = JsonScreen() if as_json() else Screen(quiet)

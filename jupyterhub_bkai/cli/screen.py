@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -64,9 +65,14 @@ class Screen:
         bar = "█" * filled + "░" * (BAR - filled)
         self._draw(f"∙ Upload {bar} {share:4.0%}  {_size(done)} of {_size(total)}")
 
-    def uploaded(self, files: int, size: int) -> None:
-        """All of it."""
+    def uploaded(self, files: int, size: int, held_back: Sequence[str] = ()) -> None:
+        """All of it, but for files that may hold passwords."""
         self._say(f"Uploaded {files} file{'' if files == 1 else 's'}, {_size(size)}")
+        if held_back:
+            self._say(
+                f"Not uploaded, since such files often hold passwords: {', '.join(held_back)} "
+                f"(a line !{held_back[0]} in .bkaiignore uploads it)"
+            )
 
     def building(self, title: str) -> None:
         """A step of the build begins."""
@@ -155,9 +161,9 @@ class JsonScreen(Screen):
     def uploading(self, done: int, total: int) -> None:
         """Only the end is told."""
 
-    def uploaded(self, files: int, size: int) -> None:
-        """All of it."""
-        self._event("uploaded", files=files, bytes=size)
+    def uploaded(self, files: int, size: int, held_back: Sequence[str] = ()) -> None:
+        """All of it, but for files that may hold passwords."""
+        self._event("uploaded", files=files, bytes=size, held_back=list(held_back))
 
     def building(self, title: str) -> None:
         """A step of the build begins."""

@@ -106,9 +106,13 @@ class AsyncClient:
         """One session by its id."""
         return _as(Session, await self._get(_path(id)))
 
-    async def stop(self, id: str) -> Session:
-        """End a running session, or withdraw a waiting one."""
-        return _as(Session, await self.wire.json("DELETE", self.wire.api(_path(id))))
+    async def stop(self, id: str, *, exit_code: int | None = None) -> Session:
+        """End a running session, or withdraw a waiting one.
+
+        With `exit_code` it is said to have ended by itself: what it was for is done.
+        """
+        body = {} if exit_code is None else {"json": {"exit_code": exit_code}}
+        return _as(Session, await self.wire.json("DELETE", self.wire.api(_path(id)), **body))
 
     async def keepalive(self, id: str) -> None:
         """Say that a session created with `keepalive_s` is still wanted."""

@@ -79,10 +79,16 @@ class FakeService:
             errors["fgpu"] = f"fGPU: “{options['fgpu']}” is not a number from 0 to {self.gpus}."
         return errors
 
-    def stop(self, id: str) -> None:
+    def stop(self, id: str, exit_code: int | None = None) -> None:
         """End a session; who waits may run."""
         waiting = self.sessions[id]["state"] == "PENDING"
-        self.move(id, "CANCELLED" if waiting else "TERMINATED", "stopped")
+        if exit_code is not None and not waiting:
+            self.sessions[id]["message"] = f"Its program ended by itself (exit code {exit_code})."
+        self.move(
+            id,
+            "CANCELLED" if waiting else "TERMINATED",
+            "stopped" if exit_code is None or waiting else "exited",
+        )
         self._grant()
 
     def move(self, id: str, state: str, why: str = "") -> None:
@@ -195,7 +201,7 @@ class FakeService:
             return _refusal(404, "not-found", "There is no such session.")
         if method == "DELETE":
             if self.sessions[id]["state"] not in ENDED:
-                self.stop(id)
+                self.stop(id, given.get("exit_code"))
             return _json(self.sessions[id], 202)
         pages: dict[str, Callable[[], Answer]] = {
             "": lambda: _json(self.sessions[id]),

@@ -142,10 +142,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much of something there is and how much of it is booked."""
+    """How much of something there is, how much of it is booked, and the most that can be (0: as much as there is)."""
 
     total: float
     booked: float = 0
+    most: float = 0
 
 
 @dataclass(frozen=True, slots=True)

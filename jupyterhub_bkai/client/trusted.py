@@ -95,19 +95,21 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Waiting at `position`, because of `why`."""
+    """Waiting at `position`, because of `why`; `asked` says in words what for."""
 
     request: str
     position: int
     why: str
     message: str
+    asked: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Slices are held; the image version is being looked at."""
+    """Slices are held; the image version is being looked at. `asked` says in words what was asked for."""
 
     message: str
+    asked: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +231,10 @@ def _event(line: bytes) -> Event | None:
     try:
         match facts.get("event"):
             case "queued":
-                return Queued(str(facts["request"]), int(facts["position"]), facts["why"], facts["message"])
+                words, place = facts.get("asked", {}), int(facts["position"])
+                return Queued(str(facts["request"]), place, facts["why"], facts["message"], words)
             case "preparing":
-                return Preparing(facts["message"])
+                return Preparing(facts["message"], facts.get("asked", {}))
             case "pulling":
                 return Pulling(facts["percent"], facts["message"])
             case "granted":

@@ -11,9 +11,18 @@ import signal
 import time
 from collections.abc import Sequence
 
+from jupyterhub_bkai.fences import proctable
+
 PARENT = "bkai"
 #: a lease's name becomes a folder's name, so nothing that could be a path gets through
 SAFE = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
+#: in /proc/<pid>/cgroup, by version; in version 1 the freezer tracks
+_PLACES = {
+    1: re.compile(
+        rb"^\d+:(?:[^:\n]*,)?freezer(?:,[^:\n]*)?:.*/bkai/([0-9A-Za-z][0-9A-Za-z_-]{0,63})(?=[/ ]|$)", re.M
+    ),
+    2: re.compile(rb"^0::.*/bkai/([0-9A-Za-z][0-9A-Za-z_-]{0,63})(?=[/ ]|$)", re.M),
+}
 FREEZE_PATIENCE_S = 2.0
 KILL_SWITCH = "cgroup.kill"
 
@@ -60,6 +69,13 @@ class Cgroups:
                 # 0 stands for a process that another pid namespace hides from us
                 found.extend(pid for line in file if (pid := int(line)))
         return found
+
+    def lease_of(self, pid: int, facts: proctable.Stat) -> str | None:
+        """The lease in whose folder a process is. The kernel's word: a process cannot move itself elsewhere."""
+        for file in proctable.files(pid, facts, "cgroup"):
+            if place := _PLACES[self.version].search(proctable.read(file)):
+                return place[1].decode()
+        return None
 
     def leases(self) -> list[str]:
         """The leases that have a folder, whether or not anything is in it."""

@@ -3,6 +3,11 @@
 A process carries a lease when it is in the lease's cgroup, when its environment says so, or when it is a
 descendant of one that does. Standard library only: the spawner, the service and the supervisor share it.
 
+Anybody can write anything into an environment, and would keep somebody else's lease from ever ending. So what a
+process says of itself counts only where it is in no lease's cgroup, and is the user whom the lease was made for (or
+root's). Where all sessions are one user's and there are no cgroups, each of them can do this to the others: such a
+user could as well end their processes.
+
 What it cannot see: without cgroups (not root), a process that has emptied its environment *and* lost every
 ancestor of the session. The keeper beside each session adopts such processes, so its end must come first.
 """
@@ -12,11 +17,11 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from jupyterhub_bkai.fences import cgroups, proctable
+from jupyterhub_bkai.fences import cgroups, private, proctable
 
 MARKER = "BKAI_LEASE_ID"
 #: how long processes that were sent SIGKILL may take to go (one that waits for a disk cannot die sooner)
@@ -93,17 +98,21 @@ class ProcessFence:
 
     def survey(self) -> dict[str, list[int]]:
         """Every lease that something carries, with those processes: one look for all leases together."""
-        processes: dict[int, proctable.Stat] = {}
+        seen = {one.pid: one for one in _look(self.groups)}
         roots: dict[str, set[int]] = {}
-        for pid, facts, lease_id in _look():
-            processes[pid] = facts
-            if lease_id is not None:
-                roots.setdefault(lease_id, set()).add(pid)
+        for one in seen.values():
+            if one.lease is not None:
+                roots.setdefault(one.lease, set()).add(one.pid)
         if self.groups:
             for lease_id in self.groups.leases():
                 roots.setdefault(lease_id, set()).update(self.groups.pids(lease_id))
+        processes = {pid: one.facts for pid, one in seen.items()}
         found = {
-            lease_id: sorted(pid for pid in proctable.descendants(processes, pids) if processes[pid].alive)
+            lease_id: sorted(
+                pid
+                for pid in proctable.descendants(processes, pids, _elsewhere(seen, lease_id))
+                if processes[pid].alive
+            )
             for lease_id, pids in roots.items()
         }
         return {lease_id: pids for lease_id, pids in found.items() if pids}
@@ -112,7 +121,8 @@ class ProcessFence:
         """Ask all of the lease to end, wait up to `grace_s`, kill the rest; True when it is proven gone.
 
         Blocks for at most the grace and `KILL_PATIENCE_S` more. Calling it again, or while another call
-        runs, does no harm. Not `tidy` leaves the empty cgroup, with what it counted, to whoever calls last.
+        runs, does no harm. Not `tidy` leaves the empty cgroup, with what it counted, and the private folder to
+        whoever calls last.
         """
         if grace_s > 0 and self._signal(lease_id, signal.SIGTERM):
             self._gone_within(lease_id, grace_s)
@@ -120,8 +130,10 @@ class ProcessFence:
         while not (gone := not self.alive(lease_id)) and time.monotonic() < deadline:
             self._kill(lease_id)
             self._gone_within(lease_id, 5 * LOOK_EVERY_S)
-        if gone and tidy and self.groups:
-            self.groups.remove(lease_id)
+        if gone and tidy:
+            private.remove(lease_id)
+            if self.groups:
+                self.groups.remove(lease_id)
         return gone
 
     def launched_is_dead(self, handle: Mapping[str, Any]) -> bool:
@@ -133,18 +145,15 @@ class ProcessFence:
         return not who.alive()
 
     def _carriers(self, lease_id: str) -> dict[int, Identity]:
-        processes: dict[int, proctable.Stat] = {}
-        roots = set()
-        for pid, facts, marked in _look():
-            processes[pid] = facts
-            if marked == lease_id:
-                roots.add(pid)
+        seen = {one.pid: one for one in _look(self.groups)}
+        processes = {pid: one.facts for pid, one in seen.items()}
+        roots = {pid for pid, one in seen.items() if one.lease == lease_id}
         for pid in self.groups.pids(lease_id) if self.groups else ():
             roots.add(pid)
             if pid not in processes and (born := proctable.stat(pid)):
                 processes[pid] = born
         # Whoever asks is not part of what it asks about, even where it was started from a session.
-        found = proctable.descendants(processes, roots) - {os.getpid()}
+        found = proctable.descendants(processes, roots, _elsewhere(seen, lease_id)) - {os.getpid()}
         return {
             pid: Identity(boot_id(), pid, processes[pid].start_time) for pid in found if processes[pid].alive
         }
@@ -160,10 +169,10 @@ class ProcessFence:
         stopped: set[Identity] = set()
         for _ in range(STOP_ROUNDS):
             before = len(stopped)
-            for pid, facts, marked in _look():
+            for one in _look(self.groups):
                 # At once, not after the look: what replaces itself all the time is somebody else by then.
-                who = Identity(boot_id(), pid, facts.start_time)
-                if marked == lease_id and who not in stopped and pid != os.getpid():
+                who = Identity(boot_id(), one.pid, one.facts.start_time)
+                if one.lease == lease_id and who not in stopped and one.pid != os.getpid():
                     who.signal(signal.SIGSTOP)
                     stopped.add(who)
             for who in set(self._carriers(lease_id).values()) - stopped:
@@ -182,14 +191,29 @@ class ProcessFence:
         return True
 
 
-def _look() -> Iterator[tuple[int, proctable.Stat, str | None]]:
-    """Every process, with the lease that its environment names; some may come twice, the last word counts.
+class Seen(NamedTuple):
+    """A process, and the lease that it carries by itself: known from its `cgroup`, or believed of its environment."""
+
+    pid: int
+    facts: proctable.Stat
+    lease: str | None = None
+    cgroup: bool = False
+
+
+def _elsewhere(seen: Mapping[int, Seen], lease_id: str) -> set[int]:
+    """The processes that are in some other lease's cgroup: not of this one, whoever their parents are."""
+    return {pid for pid, one in seen.items() if one.cgroup and one.lease != lease_id}
+
+
+def _look(groups: cgroups.Cgroups | None) -> Iterator[Seen]:
+    """Every process, with the lease it carries; some may come twice, the last word counts.
 
     Those born while we look come, too, until there are no new ones: otherwise something that forks and ends
     all the time would always be one pid ahead.
     """
     seen: set[int] = set()
     unsure = []
+    owners = cache(private.owner)
     for _ in range(LOOK_ROUNDS):
         born = [pid for pid in proctable.pids() if pid not in seen]
         if not born:
@@ -199,21 +223,32 @@ def _look() -> Iterator[tuple[int, proctable.Stat, str | None]]:
             facts = proctable.stat(pid)
             if facts is None:
                 continue
-            environment = proctable.environment(pid, facts) if facts.alive else b""
-            yield pid, facts, _marked(environment)
-            if not environment and facts.alive and facts.parent not in (0, KERNEL):
+            one, silent = _judged(pid, facts, groups, owners)
+            yield one
+            if silent and facts.parent not in (0, KERNEL):
                 unsure.append(pid)
     for pid in unsure:
         # One that is just starting a program shows no environment for a moment.
         facts = proctable.stat(pid)
-        if facts is not None and facts.alive:
-            yield pid, facts, _marked(proctable.environment(pid, facts))
+        if facts is not None:
+            yield _judged(pid, facts, groups, owners)[0]
 
 
-def _marked(environment: bytes) -> str | None:
-    """The lease that an environment names."""
-    _, found, after = (b"\0" + environment).partition(f"\0{MARKER}=".encode())
-    return after.partition(b"\0")[0].decode("utf-8", "replace") if found else None
+def _judged(
+    pid: int, facts: proctable.Stat, groups: cgroups.Cgroups | None, owners: Callable[[str], int | None]
+) -> tuple[Seen, bool]:
+    """One process, and whether it has no environment at all."""
+    if not facts.alive:
+        return Seen(pid, facts), False
+    if groups and (lease_id := groups.lease_of(pid, facts)):
+        return Seen(pid, facts, lease_id, cgroup=True), False
+    mark = proctable.variable(pid, facts, MARKER.encode())
+    lease_id = (mark or b"").decode("utf-8", "replace") or None
+    if lease_id is not None:
+        owner = owners(lease_id)
+        if owner is not None and proctable.user(pid) not in (owner, 0):
+            lease_id = None
+    return Seen(pid, facts, lease_id), mark is None
 
 
 @contextlib.contextmanager

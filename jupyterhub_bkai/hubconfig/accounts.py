@@ -108,6 +108,11 @@ class AccountsAuthenticator(NativeAuthenticator):  # type: ignore[misc]  # the l
         ]
 
 
+def waiting(db: Any) -> int:
+    """How many accounts wait for an administrator's approval."""
+    return int(db.query(UserInfo).filter_by(is_authorized=False).count())
+
+
 def _hashable(password: str) -> bool:
     return len(password.encode()) <= LONGEST_PASSWORD and "\0" not in password
 

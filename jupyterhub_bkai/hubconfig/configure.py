@@ -230,8 +230,18 @@ def _pages(c: Config, folder: DataFolder) -> None:
         "bkai_sessions_url": f"/services/{SERVICE}/",
         "bkai_fake_devices": _fake_devices(folder),
         "bkai_accounts": accounts,
+        "bkai_accounts_waiting": _accounts_waiting if accounts else 0,
     }
     c.JupyterHub.template_vars = {**variables, **_given(c, "JupyterHub", "template_vars", {})}
+
+
+def _accounts_waiting(user: Any) -> int:
+    """How many people have signed up and are not let in yet, for who can let them in; asked anew for each page."""
+    if user is None or not user.admin:
+        return 0
+    from jupyterhub_bkai.hubconfig.accounts import waiting
+
+    return waiting(user.db)
 
 
 def _fake_devices(folder: DataFolder) -> Callable[[object], bool]:

@@ -523,9 +523,8 @@ class Broker:
             return None
         group = self.settings.group(record.request.group)
         try:
-            return standing(
-                self.scheduler, record.id, group.unit if group else Unit(), self._clock.now().wall_ms
-            )
+            unit, title = (group.unit, group.title) if group else (Unit(), "")
+            return standing(self.scheduler, record.id, unit, self._clock.now().wall_ms, title)
         except KeyError:  # granted, and being written
             return None
 

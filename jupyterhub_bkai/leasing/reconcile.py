@@ -33,6 +33,8 @@ HUB_S = 10.0
 RESTART_S = 2.0
 #: How often the memory of sessions is looked at, where the kernel keeps no peak itself.
 MEMORY_S = 5.0
+#: So many starts the Hub is asked for at once: each costs it a while in which it answers nobody.
+STARTS = 4
 #: How often a start that the Hub lost is tried again.
 TRIES = 3
 
@@ -155,6 +157,7 @@ class Reconciler:
         self._released: set[str] = set()
         self._gone: dict[str, float] = {}
         self._asked: dict[tuple[str, str], float] = {}
+        self._starts = asyncio.Semaphore(STARTS)
 
     def asked_here(self, user: str, server: str) -> bool:
         """True once after the loop asked the Hub for a server: the start that now arrives is for a known request."""
@@ -303,12 +306,14 @@ class Reconciler:
 
     async def _start(self, record: Record) -> None:
         """Asks the Hub for the server; its spawner then attaches to the waiting request."""
-        if record.id not in self._broker.records:
-            return
-        self._later(record.id, 3.0)
-        self._asked[record.user, record.server] = asyncio.get_running_loop().time()
         try:
-            await self._hub.start(record.user, record.server)
+            async with self._starts:
+                live = self._broker.records.get(record.id)
+                if live is None or live.state == State.STOPPING:
+                    return
+                self._later(record.id, 3.0)
+                self._asked[record.user, record.server] = asyncio.get_running_loop().time()
+                await self._hub.start(record.user, record.server)
         except HubUnavailable:
             raise
         except PublicError as error:

@@ -23,24 +23,25 @@ class Standing:
     shortage: Shortage | None
 
 
-def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int) -> Standing:
-    """Position and reason of one who waits. Raises KeyError for one who does not."""
+def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str = "") -> Standing:
+    """Position and reason of one who waits; `title` is what people call the group. Raises KeyError for one who does
+    not wait.
+    """
     hall, item = scheduler.hall_of(id), scheduler.waiting(id)
+    title = title or hall.name
     position = scheduler.place(id, now_ms)
     if position == 0:
         return Standing(0, _not_yet(scheduler, item, now_ms), None)
     if hall.rules.on_hold:
-        return Standing(
-            position, f"The administrator holds {hall.name}: nothing new starts at present.", None
-        )
+        return Standing(position, f"The administrator holds {title}: nothing new starts at present.", None)
     shortage = scheduler.shortage(id)
     if id == hall.head or position == 1:
-        return Standing(position, _first(hall, item, shortage, unit, now_ms), shortage)
+        return Standing(position, _first(hall, item, shortage, unit, now_ms, title), shortage)
     ahead = "1 request is" if position == 2 else f"{position - 1} requests are"
-    why = f"{ahead} ahead of it in {hall.name}."
+    why = f"{ahead} ahead of it in {title}."
     if hall.rules.backfill and shortage is not None:
-        return Standing(position, f"{why} {sentence(shortage, item.request, unit)}", shortage)
-    return Standing(position, f"{why}{_behind(scheduler, hall, unit, now_ms)}", None)
+        return Standing(position, f"{why} {sentence(shortage, item.request, unit, title)}", shortage)
+    return Standing(position, f"{why}{_behind(scheduler, hall, unit, now_ms, title)}", None)
 
 
 def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
@@ -53,24 +54,26 @@ def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
     return f"It is to start in {_span(item.not_before_ms - now_ms)} at the earliest."
 
 
-def _first(hall: Hall, item: Waiting, shortage: Shortage | None, unit: Unit, now_ms: int) -> str:
+def _first(hall: Hall, item: Waiting, shortage: Shortage | None, unit: Unit, now_ms: int, title: str) -> str:
     if shortage is None:
         return "It starts in a moment."
-    why = sentence(shortage, item.request, unit)
+    why = sentence(shortage, item.request, unit, title)
     kept = hall.reservation
     if kept is not None and kept.id == item.id and kept.at_ms is not None:
         why += f" It starts in {_span(kept.at_ms - now_ms)} at the latest, if nothing takes longer than said."
     return why
 
 
-def _behind(scheduler: Scheduler, hall: Hall, unit: Unit, now_ms: int) -> str:
+def _behind(scheduler: Scheduler, hall: Hall, unit: Unit, now_ms: int, title: str) -> str:
     """What the head waits for, since it is what keeps the others waiting."""
     if hall.head is None:
         return ""
     head = scheduler.waiting(hall.head)
     shortage = scheduler.shortage(hall.head)
     words = (
-        f" The first of them waits: {sentence(shortage, head.request, unit)}" if shortage is not None else ""
+        f" The first of them waits: {sentence(shortage, head.request, unit, title)}"
+        if shortage is not None
+        else ""
     )
     kept = hall.reservation
     if hall.rules.backfill and kept is not None:
@@ -84,11 +87,10 @@ def _span(milliseconds: int) -> str:
     return duration_text(max(0, milliseconds) // 1000)
 
 
-def sentence(shortage: Shortage, request: Request, unit: Unit) -> str:
+def sentence(shortage: Shortage, request: Request, unit: Unit, title: str) -> str:
     """The constraint that binds, in words with numbers."""
-    group = request.group
     if shortage.what == "node":
-        return f"No machine of {group} takes new sessions at present."
+        return f"No machine of {title} takes new sessions at present."
     if shortage.what == "cpu":
         asked, free = number(shortage.asked / 1000), number(max(Fraction(0), shortage.free) / 1000)
         return f"It needs {asked} cores on one machine; {free} are free."

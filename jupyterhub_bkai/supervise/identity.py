@@ -42,9 +42,9 @@ def leaders_with(variable: str, value: str) -> Iterator[Identity]:
     Finds a process whose record was never written because its supervisor was killed in between. Only
     leaders: what they start themselves inherits the variable, but not that place.
     """
-    wanted = f"{variable}={value}".encode()
     for pid in proctable.pids():
-        if wanted in proctable.read(f"/proc/{pid}/environ").split(b"\0") and _leads(pid):
+        facts = proctable.stat(pid) if _leads(pid) else None
+        if facts and proctable.variable(pid, facts, variable.encode()) == value.encode():
             identity = process_identity(pid)
             if identity is not None:
                 yield identity

@@ -15,6 +15,9 @@ const QUIET_MS = 45_000;
 /** This Lab was not started by bkai. */
 export class NoSession extends Error {}
 
+/** The hub answers in this session's place: its server does not run. */
+export class Gone extends Error {}
+
 /** An answer that is a refusal, in the service's own words; `message` is null when there were none. */
 export class Refused extends Error {
   constructor(readonly sentence: string | null) {
@@ -69,7 +72,9 @@ export class Api {
   }
 
   private async _get(path: string, init: RequestInit = {}): Promise<Response> {
-    return this._ask(path, { ...init, cache: 'no-store' });
+    // The hub answers a program that asks for JSON with a status, and others with a page.
+    const headers = { Accept: 'application/json, text/event-stream' };
+    return this._ask(path, { ...init, headers, cache: 'no-store' });
   }
 
   private async _ask(path: string, init: RequestInit): Promise<Response> {
@@ -83,6 +88,9 @@ export class Api {
 }
 
 async function refusal(response: Response): Promise<Error> {
+  if (response.status === 424) {
+    return new Gone('the server does not run');
+  }
   const body: unknown = await response.json().catch(() => null);
   const error = (body as { error?: { reason?: string; message?: string } } | null)?.error;
   if (response.status === 404 && (!error || error.reason === 'no-session')) {

@@ -7,10 +7,14 @@
 import type { IDisposable } from '@lumino/disposable';
 import { type ISignal, Signal } from '@lumino/signaling';
 
-import { type Api, NoSession, Refused } from './api.js';
+import { type Api, Gone, NoSession, Refused } from './api.js';
 import { type Happening, next, type View } from './view.js';
 
 const PAUSES_MS = [500, 1000, 2000, 5000, 10_000];
+/** How often it is looked whether a session that has ended was started again at this address. */
+const ENDED_MS = 60_000;
+/** So often in a row the hub has to say that the server does not run: one that has just restarted may not know yet. */
+const SURE = 3;
 
 /** The view, live. */
 export class Feed implements IDisposable {
@@ -56,6 +60,7 @@ export class Feed implements IDisposable {
 
   private async _run(): Promise<void> {
     let failures = 0;
+    let gone = 0;
     while (!this._disposed && this._view.kind !== 'outside') {
       if (document.hidden) {
         await this._pause(null);
@@ -63,12 +68,16 @@ export class Feed implements IDisposable {
       }
       try {
         this._happened({ kind: 'answered', ...(await this._api.look()), at: Date.now() });
-        failures = 0;
-        await this._follow();
-        await this._pause(PAUSES_MS[0] ?? 0);
+        failures = gone = 0;
+        if (this._view.kind !== 'ended') {
+          await this._follow();
+        }
+        await this._pause(this._view.kind === 'ended' ? ENDED_MS : (PAUSES_MS[0] ?? 0));
       } catch (error) {
-        this._happened(happening(error));
-        await this._pause(PAUSES_MS[Math.min(failures++, PAUSES_MS.length - 1)] ?? 0);
+        gone = error instanceof Gone ? gone + 1 : 0;
+        this._happened(happening(error, gone));
+        const soon = PAUSES_MS[Math.min(failures++, PAUSES_MS.length - 1)] ?? 0;
+        await this._pause(this._view.kind === 'ended' ? ENDED_MS : soon);
       }
     }
   }
@@ -127,7 +136,10 @@ export class Feed implements IDisposable {
   private _disposed = false;
 }
 
-function happening(error: unknown): Happening {
+function happening(error: unknown, gone: number): Happening {
+  if (gone >= SURE) {
+    return { kind: 'gone' };
+  }
   if (error instanceof NoSession) {
     return { kind: 'outside' };
   }

@@ -60,7 +60,7 @@ export function isOver(session: Session): boolean {
   return OVER.includes(session.state);
 }
 
-/** What people call a session: the name they gave it, else its server's name. */
+/** What people call a session; empty for the one without a name, which programs call "default". */
 export function title(session: Session): string {
-  return session.name || session.server;
+  return session.server || session.name !== 'default' ? session.name || session.server : '';
 }

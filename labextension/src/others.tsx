@@ -40,7 +40,7 @@ export function Others({ others, pages, trans }: Props): ReactElement {
 }
 
 function Other({ session, trans }: { session: Session; trans: TranslationBundle }): ReactElement {
-  const name = title(session) || trans.__('default');
+  const name = title(session) || trans.__('Default session');
   return (
     <li>
       <div className="bkai-row">

@@ -15,18 +15,21 @@ import { Slices } from './slices.js';
 import { StateBadge } from './badge.js';
 import { PANEL } from './tokens.js';
 import { knownIn, type Known, type View } from './view.js';
-import { silence } from './words.js';
+import { farewell, silence } from './words.js';
 
 /** What the panel needs from around it. */
 export interface Around {
   feed: Feed;
   /** where the sessions page is; null where that is not known */
   pages: string | null;
+  /** the form that starts this session's server again; null where there is none */
+  startAgain: string | null;
   stop: () => void;
   trans: TranslationBundle;
 }
 
 type Silent = Extract<View, { kind: 'silent' }>;
+type Ended = Extract<View, { kind: 'ended' }>;
 
 /** The panel as a widget of the shell. */
 export class SessionPanel extends ReactWidget {
@@ -61,6 +64,7 @@ function Page({ view, around }: { view: View; around: Around }): ReactElement {
           <p className="bkai-quiet">{trans.__('Asking the session service…')}</p>
         )}
         {view.kind === 'silent' && <Silence view={view} feed={feed} trans={trans} />}
+        {view.kind === 'ended' && <Farewell view={view} around={around} />}
       </div>
       {view.kind === 'outside' && (
         <p className="bkai-note">
@@ -69,7 +73,8 @@ function Page({ view, around }: { view: View; around: Around }): ReactElement {
           )}
         </p>
       )}
-      {known && <KnownPage known={known} around={around} />}
+      {known && view.kind === 'ended' && <Heading session={known.session} trans={trans} />}
+      {known && view.kind !== 'ended' && <KnownPage known={known} around={around} />}
     </div>
   );
 }
@@ -88,20 +93,49 @@ function Silence(props: { view: Silent; feed: Feed; trans: TranslationBundle }):
   );
 }
 
+function Farewell({ view, around }: { view: Ended; around: Around }): ReactElement {
+  const { trans, pages, startAgain } = around;
+  return (
+    <div className="bkai-note bkai-note-warn">
+      {farewell(view.known?.session ?? null, trans).map(sentence => (
+        <p key={sentence}>{sentence}</p>
+      ))}
+      <p className="bkai-ways">
+        {startAgain && (
+          <a href={startAgain} target="_blank" rel="noopener">
+            {trans.__('Start it again')}
+          </a>
+        )}
+        {pages && (
+          <a href={pages} target="_blank" rel="noopener">
+            {trans.__('All sessions and new ones')}
+          </a>
+        )}
+      </p>
+    </div>
+  );
+}
+
+function Heading({ session, trans }: { session: Session; trans: TranslationBundle }): ReactElement {
+  return (
+    <header>
+      <div className="bkai-row">
+        <h3 className="bkai-name">{title(session) || trans.__('Default session')}</h3>
+        <StateBadge state={session.state} trans={trans} />
+      </div>
+      <p className="bkai-quiet" title={trans.__('Image version')}>
+        {image(session.image)}
+      </p>
+    </header>
+  );
+}
+
 function KnownPage({ known, around }: { known: Known; around: Around }): ReactElement {
   const { session } = known;
   const { trans } = around;
   return (
     <>
-      <header>
-        <div className="bkai-row">
-          <h3 className="bkai-name">{title(session) || trans.__('default')}</h3>
-          <StateBadge state={session.state} trans={trans} />
-        </div>
-        <p className="bkai-quiet" title={trans.__('Image version')}>
-          {image(session.image)}
-        </p>
-      </header>
+      <Heading session={session} trans={trans} />
       {session.fake && session.slices.length > 0 && (
         <p className="bkai-note bkai-note-warn">
           {trans.__(

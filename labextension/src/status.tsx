@@ -9,7 +9,7 @@ import { useNow } from './clock.js';
 import type { Feed } from './feed.js';
 import { sliceIcon } from './icons.js';
 import { knownIn, type View } from './view.js';
-import { amount, silence, span } from './words.js';
+import { amount, farewell, silence, span } from './words.js';
 
 /** From here on the status bar shows the time left, too. */
 const NEAR_MS = 60 * 60_000;
@@ -47,6 +47,15 @@ function Item(props: {
   }
   const { session } = known;
   const left = session.deadline ? Date.parse(session.deadline) - now : Infinity;
+  if (view.kind === 'ended') {
+    const [first] = farewell(session, trans);
+    return (
+      <button type="button" className="bkai-warn" onClick={open} title={first}>
+        <sliceIcon.react tag="span" aria-hidden="true" />
+        {trans.__('session ended')}
+      </button>
+    );
+  }
   const slice = amount(session, trans);
   const text = left < NEAR_MS ? trans.__('%1, %2 left', slice, span(left, trans)) : slice;
   const silent = view.kind === 'silent' ? silence(view.message, trans) : null;

@@ -20,13 +20,16 @@ export type View =
   | { kind: 'outside' }
   | ({ kind: 'known' } & Known)
   /** no answer; `known` is what was known before, `message` the reason where one was given */
-  | { kind: 'silent'; known: Known | null; message: string | null };
+  | { kind: 'silent'; known: Known | null; message: string | null }
+  /** the session is over; `known` is what was known of it */
+  | { kind: 'ended'; known: Known | null };
 
 /** What can happen. */
 export type Happening =
   | { kind: 'answered'; session: Session; sessions: readonly Session[]; skew: number; at: number }
   | { kind: 'changed'; session: Session; at: number }
   | { kind: 'failed'; message: string | null }
+  | { kind: 'gone' }
   | { kind: 'outside' };
 
 /** The next view. */
@@ -34,23 +37,51 @@ export function next(view: View, happening: Happening): View {
   switch (happening.kind) {
     case 'answered': {
       const { session, sessions, skew, at } = happening;
+      if (isOver(session)) {
+        return { kind: 'ended', known: { session, others: [], skew, at } };
+      }
       const others = inOrder(sessions.filter(other => other.id !== session.id && !isOver(other)));
       return { kind: 'known', session, others, skew, at };
     }
     case 'changed': {
       const known = knownIn(view);
-      return known ? { kind: 'known', ...known, ...change(known, happening) } : view;
+      if (!known || view.kind === 'ended') {
+        return view;
+      }
+      const changed = { ...known, ...change(known, happening) };
+      return isOver(changed.session)
+        ? { kind: 'ended', known: changed }
+        : { kind: 'known', ...changed };
     }
-    case 'failed':
-      return { kind: 'silent', known: knownIn(view), message: happening.message };
+    case 'failed': {
+      const known = knownIn(view);
+      // Whose end was under way has ended when nothing answers any more.
+      const ending = view.kind === 'ended' || known?.session.state === 'TERMINATING';
+      return ending ? ended(known) : { kind: 'silent', known, message: happening.message };
+    }
+    case 'gone':
+      return ended(knownIn(view));
     case 'outside':
-      return { kind: 'outside' };
+      // What was a session a moment ago is none any more: the hub has forgotten it.
+      return knownIn(view) ? ended(knownIn(view)) : { kind: 'outside' };
   }
 }
 
 /** What is known in a view, fresh or from before. */
 export function knownIn(view: View): Known | null {
-  return view.kind === 'known' ? view : view.kind === 'silent' ? view.known : null;
+  return view.kind === 'known'
+    ? view
+    : view.kind === 'silent' || view.kind === 'ended'
+      ? view.known
+      : null;
+}
+
+/** It is over, whatever was heard of it last. */
+function ended(known: Known | null): View {
+  if (!known || isOver(known.session)) {
+    return { kind: 'ended', known };
+  }
+  return { kind: 'ended', known: { ...known, session: { ...known.session, state: 'TERMINATED' } } };
 }
 
 function change(known: Known, news: { session: Session; at: number }): Partial<Known> {

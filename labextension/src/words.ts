@@ -46,6 +46,18 @@ export function amount(session: Session, trans: TranslationBundle): string {
   return session.slices.length ? session.accelerator : trans.__('no accelerator');
 }
 
+/** What an end means for whoever still has this page open. */
+export function farewell(session: Session | null, trans: TranslationBundle): string[] {
+  return [
+    session?.message
+      ? trans.__('This session has ended: %1', session.message)
+      : trans.__('This session has ended.'),
+    trans.__(
+      'Saved files are still there. What was not saved is only in this page now: copy it before you close or reload the page. Kernels and terminals have ended.'
+    )
+  ];
+}
+
 /** Why the panel has no fresh answer. */
 export function silence(message: string | null, trans: TranslationBundle): string {
   return message

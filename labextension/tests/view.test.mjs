@@ -63,3 +63,24 @@ test('silence from the start, and outside', () => {
   assert.equal(next(silent, { kind: 'changed', session: mine }), silent);
   assert.deepEqual(next(silent, { kind: 'outside' }), { kind: 'outside' });
 });
+
+test('an end: the session says so, the hub says so, or nothing answers after its end began', () => {
+  const over = next(known(session('b')), { kind: 'changed', session: session('a', 'TERMINATED') });
+  assert.equal(over.kind, 'ended');
+  const gone = next(known(session('b')), { kind: 'gone' });
+  assert.equal(gone.kind, 'ended');
+  assert.equal(knownIn(gone).session.state, 'TERMINATED');
+  const forgotten = next(known(), { kind: 'outside' });
+  assert.equal(forgotten.kind, 'ended');
+  const ending = next(known(), { kind: 'changed', session: session('a', 'TERMINATING') });
+  assert.equal(ending.kind, 'known');
+  assert.equal(next(ending, { kind: 'failed', message: null }).kind, 'ended');
+});
+
+test('an end stays one until an answer says that it was started again', () => {
+  const gone = next({ kind: 'loading' }, { kind: 'gone' });
+  assert.equal(gone.kind, 'ended');
+  assert.equal(next(gone, { kind: 'failed', message: null }).kind, 'ended');
+  assert.equal(next(gone, { kind: 'changed', session: mine, at: 1 }).kind, 'ended');
+  assert.equal(next(gone, answered(mine)).kind, 'known');
+});

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary
 
 from jinja2 import Environment, FileSystemLoader
@@ -50,6 +50,12 @@ class FormRefused(web.HTTPError):
         # Read by the Hub: as text, and for our own page as a list that leads to the fields.
         self.jupyterhub_message = " ".join(errors.values())
         self.jupyterhub_html_message = _environment().get_template("bkai/errors.html").render(errors=errors)
+
+
+class OnlyAsked(Exception):
+    """Options came in an address. Any site can have a browser follow a link, so they are shown and never started."""
+
+    jupyterhub_message = "A link filled in this form. Nothing has been started: look through it first."
 
 
 @dataclass(slots=True)
@@ -90,6 +96,7 @@ def share_text(share: str) -> str:
 async def render(spawner: Any) -> str:
     """The form as HTML, for the Hub's `options_form`."""
     user = spawner.user
+    forget(spawner)
     refused = _refused.pop(user, None)
     if refused is not None and time.monotonic() - refused.at > KEEP_S:
         refused = None
@@ -109,12 +116,24 @@ async def render(spawner: Any) -> str:
             "user": user.escaped_name,
             "server": spawner.name,
             "taken": sorted(name for name, other in user.spawners.items() if name and other.active),
-            "unused": [
-                name for name, row in user.orm_spawners.items() if name and not row.server and not row.started
-            ],
             "returned": refused is not None,
         },
     )
+
+
+def forget(spawner: Any) -> None:
+    """The Hub notes a server as soon as the form for its name is opened; one that never was is none to list.
+
+    The Hub itself makes no use of it after the form, and notes it anew when the form is sent.
+    """
+    user, name, row = spawner.user, spawner.name, spawner.orm_spawner
+    used = spawner.active or row.server or row.started or row.last_activity or row.user_options or row.state
+    titled = row.display_name not in (None, "", name)
+    if not name or used or titled or row not in user.db:
+        return
+    user.spawners.pop(name, None)
+    user.db.delete(row)
+    user.db.commit()
 
 
 def _last_time(spawner: Any) -> Raw:
@@ -255,24 +274,31 @@ def parse(formdata: Mapping[str, list[Any]]) -> Raw:
     return raw
 
 
-async def submitted(form_data: Mapping[str, list[Any]], spawner: Any = None) -> Raw:
-    """Checked raw options, for the Hub's `options_from_form`. Raises `FormRefused` with the sentences.
+def linked(query: Mapping[str, list[Any]], spawner: Any) -> NoReturn:
+    """Fill the form with the options of an address, for the Hub's `options_from_query`; a start takes the button.
 
-    Without a spawner (options in the address of a page) the check is left to the request itself.
+    Variables are left out: they decide what programs run, and nobody looks through them in a filled form.
     """
+    raw = {key: value for key, value in parse(query).items() if key in KEYS and key != "environment"}
+    _refused[spawner.user] = Refused(raw, {})
+    raise OnlyAsked
+
+
+async def submitted(form_data: Mapping[str, list[Any]], spawner: Any) -> Raw:
+    """Checked raw options, for the Hub's `options_from_form`. Raises `FormRefused` with the sentences."""
     raw = parse(form_data)
-    if spawner is None:
-        return raw
     user = spawner.user
     try:
         found = await spawner.trusted.check(user.name, [group.name for group in user.groups], user.admin, raw)
     except PublicError as error:
         _refused[user] = Refused(raw, {})
+        forget(spawner)
         raise FormRefused({"": error.message}, error.status) from None
     errors, outlook = dict(found["errors"]), found.get("outlook") or {}
     if not errors and outlook.get("starts") == "never":
         errors = {"": outlook["message"]}
     if errors:
         _refused[user] = Refused(raw, errors)
+        forget(spawner)
         raise FormRefused(errors)
     return raw

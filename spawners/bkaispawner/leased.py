@@ -183,6 +183,10 @@ class Leased(Base):
         kept = {name: base.pop(name) for name in self.env_keep if name in base}
         return {**kept, **lease.environment, **base, **lease.variables, "BKAI_LEASE_ID": lease.id}
 
+    def options_from_query(self, query_data: dict[str, list[str]]) -> NoReturn:
+        """An address starts nothing: its options are shown in the form, and the form is sent with its token."""
+        form.linked(query_data, self)
+
     def run_post_stop_hook(self) -> Any:
         """Give back what this start got, or withdraw what it asked for: here also ends a cancelled start.
 

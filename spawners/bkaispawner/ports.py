@@ -6,11 +6,11 @@ between choosing and listening, and would be handed other people's requests. So 
 
 import os
 import socket
+import sys
 from collections.abc import Iterable
 
-from jupyterhub_bkai.fences import proctable
-
-LISTENING = b"0A"
+LISTENING = "0A"
+_ALL = "0" * 8
 
 
 def free_port(host: str) -> int:
@@ -21,14 +21,36 @@ def free_port(host: str) -> int:
         return port
 
 
-def listener(port: int) -> tuple[int, int] | None:
-    """The user and the inode of the socket that listens on a port of this machine (IPv4)."""
-    wanted = f":{port:04X}".encode()
-    for line in proctable.read("/proc/net/tcp").splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == LISTENING and fields[1].endswith(wanted):
-            return int(fields[7]), int(fields[9])
-    return None
+def listeners(host: str, port: int) -> list[tuple[int, int]]:
+    """The user and the inode of the sockets that get what is sent to a port of this machine's address `host`.
+
+    A socket of the very address is preferred by the kernel to one of all addresses, and one for IPv4 to one for both
+    protocols. The same port of any other address is anybody's. With SO_REUSEPORT one user may have several.
+    """
+    place = _words(socket.inet_aton(socket.gethostbyname(host or "0.0.0.0")))
+    if place == _ALL:
+        place = _words(socket.inet_aton("127.0.0.1"))
+    bound = f":{port:04X}"
+    wanted = [place, _MAPPED + place, _ALL, 4 * _ALL]
+    found: dict[str, list[tuple[int, int]]] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table) as lines:
+                for line in lines:
+                    fields = line.split()
+                    if fields[3] == LISTENING and fields[1].endswith(bound):
+                        found.setdefault(fields[1].removesuffix(bound), []).append(
+                            (int(fields[7]), int(fields[9]))
+                        )
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+    return next((found[one] for one in wanted if one in found), [])
+
+
+def _words(address: bytes) -> str:
+    """An address as the kernel writes it: words of 32 bits, each in this machine's order of bytes."""
+    words = (address[at : at + 4] for at in range(0, len(address), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
 
 
 def holds(pids: Iterable[int], inode: int) -> bool | None:
@@ -47,3 +69,6 @@ def holds(pids: Iterable[int], inode: int) -> bool | None:
             except OSError:
                 continue
     return False if seen else None
+
+
+_MAPPED = _words(bytes(10) + b"\xff\xff")

@@ -44,7 +44,7 @@ class ProcessSpawner(Leased, TreeSpawner):
         while not (await port_open(self.ip, self.port) and self.owns_port()):
             code = await self.poll()
             if code is not None:
-                if self._launches < LAUNCHES and ports.listener(self.port):
+                if self._launches < LAUNCHES and ports.listeners(self.ip, self.port):
                     self.log.info("lease %s: port %i was taken by another program", self.marker, self.port)
                     return False
                 raise NotStarted(_why(code), reason="exited")

@@ -37,10 +37,10 @@ class Story:
     def relate(self, event: Event) -> None:
         """Tell what the service says about the request."""
         match event:
-            case Queued(message=message, position=position, why=why):
-                self.say("waiting", WAITING, message, position=position, why=why)
-            case Preparing(message=message):
-                self.say("preparing", PREPARING, message)
+            case Queued(message=message, position=position, why=why, asked=asked):
+                self.say("waiting", WAITING, message, position=position, why=why, asked=dict(asked))
+            case Preparing(message=message, asked=asked):
+                self.say("preparing", PREPARING, message, asked=dict(asked))
             case Pulling(percent=percent, message=message):
                 done = (LAUNCHED - PULLING) * min(max(percent or 0, 0), 100) // 100
                 self.say("pulling", PULLING + done, message)

@@ -11,9 +11,7 @@ import contextlib
 import grp
 import json
 import os
-import shutil
 import signal
-import stat
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
@@ -27,7 +25,7 @@ from traitlets import Bool, Enum, Float, Integer, List, Unicode, default
 from bkaispawner import accounts, keeper, ports
 from bkaispawner.accounts import Account, AccountError
 from bkaispawner.refusal import NotStarted
-from jupyterhub_bkai.fences import proctable
+from jupyterhub_bkai.fences import private, proctable
 from jupyterhub_bkai.fences.process import MARKER, Identity, ProcessFence, process_identity
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -159,11 +157,9 @@ class TreeSpawner(Spawner):
             self.port, self.marker = saved["port"], saved["marker"]
 
     def clear_state(self) -> None:
-        """Forget the session and remove its private folder."""
+        """Forget the session. Its private folder goes when the service has seen that nothing of it is alive."""
         super().clear_state()
         self._close_gate()
-        if self.marker:
-            shutil.rmtree(private_folder(self.marker), ignore_errors=True)
         self._child, self.identity, self.marker, self.port = None, None, "", 0
 
     def get_env(self) -> dict[str, str]:
@@ -179,7 +175,7 @@ class TreeSpawner(Spawner):
             "LOGNAME": self.account.name,
             "SHELL": self.account.shell,
             "PATH": f"{self.environment_folder}/bin:{SYSTEM_PATH}",
-            "JUPYTER_RUNTIME_DIR": private_folder(self.marker),
+            "JUPYTER_RUNTIME_DIR": private.path(self.marker),
             MARKER: self.marker,
         }
 
@@ -211,7 +207,11 @@ class TreeSpawner(Spawner):
 
     def _launch(self, account: Account) -> None:
         """Start the keeper, marked and in its cgroup, waiting at its gate. Never waits itself."""
-        _make_private(private_folder(self.marker), account)
+        own = None if account.groups is None else (account.uid, account.gid)
+        try:
+            private.make(self.marker, own)
+        except private.NotOurs as error:
+            _refuse(str(error))
         specification = os.memfd_create("session")
         log = self._open_log()
         try:
@@ -285,14 +285,14 @@ class TreeSpawner(Spawner):
 
     def owns_port(self) -> bool:
         """True when it is this session, and nobody else, that listens on its port."""
-        found = ports.listener(self.port)
-        if found is None or self.identity is None:
+        found = ports.listeners(self.ip, self.port)
+        # Of a keeper that has ended nobody but root may look at the files: it would count as "may not look".
+        if not found or self.identity is None or not self.identity.alive():
             return False
-        uid, inode = found
-        if self.account is not None and uid != self.account.uid:
+        if self.account is not None and {uid for uid, _ in found} != {self.account.uid}:
             return False
         family = proctable.descendants(proctable.table(), {self.identity.pid})
-        return ports.holds(family, inode) is not False
+        return all(ports.holds(family, inode) is not False for _, inode in found)
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -326,31 +326,6 @@ class TreeSpawner(Spawner):
 def fence() -> ProcessFence:
     """The fence of this machine."""
     return ProcessFence.of_this_machine()
-
-
-def private_folder(marker: str) -> str:
-    """Where a session has its sockets: a short path, since the kernel allows 107 characters for a socket's."""
-    return f"{_private_parent()}/{marker}"
-
-
-def _private_parent() -> str:
-    return "/run/bkai" if os.geteuid() == 0 and os.access("/run", os.W_OK) else f"/tmp/bkai-{os.getuid()}"
-
-
-def _make_private(folder: str, account: Account) -> None:
-    parent = _private_parent()
-    root = account.groups is not None
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(parent, 0o711 if root else 0o700)
-    facts = os.lstat(parent)
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
-        _refuse(f"{parent} is not the hub's own: the administrator has to remove it.")
-    if root:
-        os.chmod(parent, 0o711)  # whatever the umask made of it: the sessions' users pass through
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    if root:
-        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
 
 
 def _group(name: str) -> int:

@@ -5,13 +5,15 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Response, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Response, Route, ViewportSize, expect
 
+from tests.browser.people import chromium
 from tests.singleuser.servers import OURS, ROOT, Server, environment, running, wait_for
 from tests.singleuser.standin import LEASE, OTHER, SERVER_TOKEN, StandIn, iso, session
 
@@ -19,9 +21,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 BUILT = ROOT / "labextension" / "prebuilt"
 THIRD = "01kb0000000000000000000002"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WIDE = ViewportSize(width=1280, height=800)
 NARROW = ViewportSize(width=900, height=640)
+PHONE = ViewportSize(width=390, height=844)
 SILENT = "The session service does not answer; your work is not affected."
 
 
@@ -70,10 +72,8 @@ def server(
 
 @pytest.fixture(scope="module")
 def browser(needs: Callable[..., str]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=needs("chromium", "google-chrome"), args=FLAGS)
+    with chromium(needs("chromium", "google-chrome")) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -212,6 +212,64 @@ def test_a_service_that_is_silent_and_comes_back(page: Page, standin: StandIn) -
     expect(panel(page).get_by_role("status")).not_to_contain_text(SILENT)
     standin.change(LEASE, name="Renamed")
     expect(panel(page)).to_contain_text("Renamed")
+
+
+def test_a_session_that_was_stopped_elsewhere(page: Page, standin: StandIn) -> None:
+    """The service still tells it, in the moment before the server goes away."""
+    standin.change(LEASE, state="TERMINATED", message="Stopped by alice.")
+    said = panel(page).get_by_role("status")
+    expect(said).to_contain_text("This session has ended: Stopped by alice.")
+    expect(said).to_contain_text("What was not saved is only in this page now: copy it before you close")
+    expect(said.get_by_role("link", name="Start it again")).to_have_attribute(
+        "href", f"{standin.url}/hub/spawn/alice/trial"
+    )
+    expect(said.get_by_role("link", name="All sessions and new ones")).to_be_visible()
+    expect(panel(page)).to_contain_text("TERMINATED")
+    expect(panel(page)).not_to_contain_text("Running for")
+    expect(panel(page).get_by_role("button", name="Stop this session…")).to_have_count(0)
+    expect(status_item(page)).to_have_text("session ended")
+    shot(page, "ended")
+    page.set_viewport_size(PHONE)
+    shot(page, "ended-phone")
+
+
+def test_a_session_whose_server_is_gone(page: Page, standin: StandIn) -> None:
+    """The hub answers in its place, with its status for that; then nobody asks every few seconds any more."""
+    asked: list[float] = []
+
+    def hub(route: Route) -> None:
+        asked.append(time.monotonic())
+        route.fulfill(status=424, json={"message": "JupyterHub server no longer running"})
+
+    page.route(re.compile(r"/bkai/sessions?(/events)?(\?|$)"), hub)
+    standin.fall_silent()
+    expect(panel(page).get_by_role("status")).to_contain_text("This session has ended.")
+    expect(panel(page).get_by_role("status")).not_to_contain_text("Retrying")
+    before = len(asked)
+    page.wait_for_timeout(4000)
+    assert len(asked) == before
+    page.unroute_all()
+    standin.mood = "well"
+    hide(page, True)
+    hide(page, False)  # who looks again is told at once that it runs again
+    expect(panel(page)).to_contain_text("0.5 fGPU")
+
+
+@pytest.mark.parametrize("size", [NARROW, PHONE], ids=["narrow", "phone"])
+def test_on_a_narrow_window_the_panel_waits_until_it_is_asked_for(
+    browser: Browser, server: Server, well: None, size: ViewportSize
+) -> None:
+    with browser.new_context(viewport=size) as context:
+        page = context.new_page()
+        page.goto(f"{server.url}lab?reset")
+        page.locator(".jp-SideBar [data-id=bkai-session-panel]").wait_for(timeout=60_000)
+        page.wait_for_timeout(1500)
+        shot(page, f"opened-{size['width']}")
+        expect(panel(page)).to_be_hidden()
+        page.reload()
+        page.locator(".jp-SideBar [data-id=bkai-session-panel]").wait_for(timeout=60_000)
+        page.wait_for_timeout(1500)
+        expect(panel(page)).to_be_hidden()
 
 
 def test_it_comes_back_by_itself(page: Page, standin: StandIn) -> None:

@@ -123,21 +123,21 @@ def test_a_request_comes_waits_with_its_reason_and_is_cancelled(page: Page, site
     ask(site, ada, name="second", fgpu="1")
     first, second = row(page, "first"), row(page, "second")
     expect(first.locator(".bkai-state")).to_have_text("PENDING")
-    expect(first).to_contain_text("Next in the queue of default")
+    expect(first).to_contain_text("Next in the queue of Default")
     expect(first).to_contain_text("It needs 1 fGPU on one device; no fGPU is free.")
     expect(first).to_contain_text("1 fGPU (50 % of a device)")
-    expect(second).to_contain_text("Number 2 in the queue of default")
+    expect(second).to_contain_text("Number 2 in the queue of Default")
     expect(page.locator("#bkai-capacity")).to_contain_text("2 requests wait")
     expect(page.locator("#bkai-capacity")).to_contain_text("0 % free")
 
     first.get_by_role("button", name="Cancel first").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("It loses its place in the queue (number 1).")
-    dialog.get_by_role("button", name="Keep it").click()
+    dialog.get_by_role("button", name="Keep waiting").click()
     assert site.states(ada) == {"first": "PENDING", "second": "PENDING"}
     first.get_by_role("button", name="Cancel first").click()
-    dialog.get_by_role("button", name="Cancel", exact=True).click()
-    expect(second).to_contain_text("Next in the queue of default")
+    dialog.get_by_role("button", name="Yes, cancel it").click()
+    expect(second).to_contain_text("Next in the queue of Default")
     expect(first).to_have_count(0)
     page.locator("#bkai-ended summary").click()
     ended = page.locator("#bkai-past li", has_text="first")
@@ -153,10 +153,16 @@ def test_new_session_leads_to_a_name_that_is_free(page: Page, site: Site, held: 
     new = page.get_by_role("link", name="New session")
     assert (new.get_attribute("href") or "").endswith("/hub/spawn/ada")
     site.hub("POST", "/users/ada/server", json={"version": "python/3.11", "fgpu": "1", "memory": "256m"})
-    expect(row(page, "default")).to_be_visible()
+    expect(row(page, "Default session")).to_be_visible()
     expect(new).to_have_attribute("href", re.compile("/hub/spawn/ada/session-2$"))
     new.click()
     expect(page.get_by_label("Name", exact=True)).to_have_value("session-2")
+    # Opening a form makes nothing: neither the Hub nor its pages know such a server.
+    known = site.hub("GET", "/users/ada?include_stopped_servers=1").json()["servers"]
+    assert "session-2" not in known
+    page.goto(f"{site.url}/hub/home")
+    expect(page.locator(".home-server-row[data-state=PENDING]")).to_contain_text("Default session")
+    expect(page.get_by_text("session-2")).to_have_count(0)
     site.hub("DELETE", "/users/ada/server")
     site.until(lambda: not site.sessions(ada), 30, "the default session is withdrawn")
 
@@ -204,7 +210,7 @@ def test_hostile_texts_are_shown_as_texts(page: Page, site: Site) -> None:
         expect(item.locator(part)).to_contain_text(EVIL)
     item.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_contain_text(EVIL)
-    page.get_by_role("dialog").get_by_role("button", name="Keep it").click()
+    page.get_by_role("dialog").get_by_role("button", name=re.compile("Keep|Let it start")).click()
     assert page.evaluate("window.hurt") is None
     assert page.locator("#bkai-sessions img, #bkai-sessions script").count() == 0
 

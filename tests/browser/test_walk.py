@@ -8,18 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.people import chromium
 from tests.chain.site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.hub, pytest.mark.timeout(900)]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-quic",
-]
 MINUTE = 60_000
 CELL = (
     "import sklearn\n"
@@ -31,8 +25,8 @@ CELL = (
 
 @pytest.fixture
 def browser(needs: Callable[..., str]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=needs("chromium", "google-chrome"), args=FLAGS)
+    with chromium(needs("chromium", "google-chrome")) as browser:
+        yield browser
 
 
 def log_in(browser: Browser, site: Site, user: str) -> Page:

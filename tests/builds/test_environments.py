@@ -303,6 +303,7 @@ async def test_an_environment_whose_python_went_away_is_made_anew(
     image = define("six/1.17", "six==1.17.0\n", six("1.17.0"))
     await heard(environments, image)
     python = environments.python_of(image)
+    python.parent.chmod(0o755)  # what is made is read-only
     python.unlink()
     python.symlink_to("/gone/python3.11")
     assert not environments.is_ready(image)

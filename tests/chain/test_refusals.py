@@ -120,6 +120,39 @@ def test_somebody_elses_session_is_not_there(site: Site, token: str) -> None:
     assert "ada" in site.call(admin, "GET", "/devices").text
 
 
+def test_names_are_one_persons_own_and_each_is_used_once(site: Site) -> None:
+    """Of several sessions that one request asked for, each has a name that no other has."""
+    token = site.token("nora")
+    asked = {"options": {**SMALL, "name": "tri", "count": "2"}}
+    made = site.call(token, "POST", "/sessions", json=asked).json()["sessions"]
+    try:
+        assert [one["name"] for one in made] == [one["server"] for one in made] == ["tri", "tri-2"]
+        sentence = "Name: you have a session called “tri” already; choose another name."
+        again = {"options": {**SMALL, "name": "tri"}}
+        refused = site.call(token, "POST", "/sessions", json=again)
+        assert (refused.status_code, refused.json()["error"]["message"]) == (409, sentence)
+        checked = site.call(token, "POST", "/sessions/check", json=again).json()
+        assert checked == {"errors": {"name": sentence}, "outlook": None}
+    finally:
+        for one in made:
+            site.call(token, "DELETE", f"/sessions/{one['id']}")
+    site.until(lambda: not site.sessions(token), 60, "they have ended")
+
+
+def test_an_image_version_that_is_made_first_is_said(site: Site, token: str) -> None:
+    def told() -> bool:
+        images = site.call(token, "GET", "/options").json()["offer"]["images"]
+        for image in images:
+            asked = {"options": {"version": image["version"]}}
+            outlook = site.call(token, "POST", "/sessions/check", json=asked).json()["outlook"]
+            assert outlook["starts"] == "now", outlook
+            if ("is made first" in outlook["message"]) == image["ready"]:
+                return False  # it became ready between the two questions
+        return True
+
+    site.until(told, 30, "the outlook and the offer agree")
+
+
 @pytest.mark.parametrize("wrong", ["nonsense", secrets.token_hex(16), "a" * 5000, "ümlaut".encode().hex()])
 def test_tokens_that_are_none(site: Site, wrong: str) -> None:
     answer = site.call(wrong, "GET", "/sessions")

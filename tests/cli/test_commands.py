@@ -230,6 +230,9 @@ def test_devices_queue_usage_images(bkai: Bkai, service: FakeService) -> None:
         "0.00",
     ]
     assert bkai("usage", "--by", "day", "--from", "2026-01-01", "--csv").stdout.startswith("key,sessions")
+    listed = bkai("images").stdout.splitlines()
+    assert listed[0].split() == ["IMAGE", "TITLE", "READY"]
+    assert [line.split()[-1] for line in listed[1:]] == ["ready"] * len(service.images)
     assert "sklearn/1.6" in bkai("images").stdout
     for command in ("devices", "queue", "usage", "images"):
         assert isinstance(json.loads(bkai(command, "--json").stdout), dict)

@@ -48,6 +48,30 @@ def test_folders(folder: Path) -> None:
     assert plan.make(folder, ("a", "b")).command == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "command"),
+    [
+        ("fit.py", ("--alpha", "0.2"), ("python", "fit.py", "--alpha", "0.2")),
+        ("fit.py", ("-v",), ("python", "fit.py", "-v")),
+        ("fit.sh", ("-", "x"), ("bash", "fit.sh", "-", "x")),
+        ("fit.py", ("python", "fit.py", "--alpha"), ("python", "fit.py", "--alpha")),
+        (".", ("--alpha", "0.2"), ("python", "main.py", "--alpha", "0.2")),
+        (".", ("./go", "--alpha"), ("./go", "--alpha")),
+    ],
+)  # fmt: skip
+def test_what_stands_after_the_two_hyphens(
+    folder: Path, name: str, words: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    put(folder, "fit.py", "fit.sh", "main.py")
+    assert plan.make(folder / name, words).command == command
+
+
+def test_a_notebook_takes_no_arguments(folder: Path) -> None:
+    put(folder, "x.ipynb")
+    with pytest.raises(BkaiError, match="takes no arguments"):
+        plan.make(folder / "x.ipynb", ["--alpha", "0.2"])
+
+
 @pytest.mark.parametrize("name", ["x.R", "x"])
 def test_nobody_knows_how(folder: Path, name: str) -> None:
     put(folder, name)
@@ -63,7 +87,19 @@ def test_what_is_left_out(folder: Path) -> None:
         "env/lib/y", "data/big", "data/small", "keep.log", "other/data/x", ".env",
     )  # fmt: skip
     (folder / ".bkaiignore").write_text("# comment\n\n*.log\n!keep.log\n/data/big\nother/data/\n")
-    assert targets(folder) == [".env", "a.py", "data/small", "keep.log", "sub/b.txt"]
+    assert targets(folder) == ["a.py", "data/small", "keep.log", "sub/b.txt"]
+
+
+def test_files_that_may_hold_passwords_stay_here_unless_they_are_asked_for(folder: Path) -> None:
+    put(folder, "a.py", ".env", "sub/.env.local", "sub/my.env", ".environments/x")
+    made = plan.make(folder, ["true"])
+    assert [item.target for item in made.items] == ["a.py", "sub/my.env"]
+    assert made.held_back == (".env", "sub/.env.local")
+    (folder / ".bkaiignore").write_text("!.env\n")
+    made = plan.make(folder, ["true"])
+    assert [item.target for item in made.items] == [".env", "a.py", "sub/my.env"]
+    assert made.held_back == ("sub/.env.local",)
+    assert [item.target for item in plan.make(folder / ".env", ["true"]).items] == [".env"]
 
 
 def test_links(folder: Path, tmp_path: Path) -> None:

@@ -68,12 +68,37 @@ def test_a_file(bkai: Bkai, project: Path, service: FakeService) -> None:
     assert all_ended(service)
 
 
-def test_the_exit_code_is_the_programs(bkai: Bkai, project: Path) -> None:
+def test_the_exit_code_is_the_programs(bkai: Bkai, project: Path, service: FakeService) -> None:
     file = project / "seven.py"
     file.write_text("raise SystemExit(7)")
     done = bkai("run", "sklearn/1.7", file)
     assert done.returncode == 7
     assert done.stderr.endswith("Finished (exit code = 7)\n")
+    (session,) = service.sessions.values()
+    assert (session["cause"], session["message"]) == ("exited", "Its program ended by itself (exit code 7).")
+
+
+def test_arguments_for_the_file(bkai: Bkai, project: Path) -> None:
+    file = project / "fit.py"
+    file.write_text("import sys; print(sys.argv[1:])")
+    done = bkai("run", "-q", "sklearn/1.7", file, "--", "--alpha", "0.2")
+    assert (done.returncode, done.stdout) == (0, "['--alpha', '0.2']\n"), done.stderr
+
+
+def test_a_build_that_is_none(bkai: Bkai, project: Path, service: FakeService) -> None:
+    (project / "x.py").touch()
+    done = bkai("run", "sklearn/1.7", project / "x.py", "--build", "make", "--no-build")
+    assert done.returncode == 2
+    assert "--build and --no-build contradict each other" in done.stderr
+    assert service.sessions == {}
+
+
+def test_passwords_stay_here_and_that_is_said(bkai: Bkai, project: Path) -> None:
+    (project / "main.py").write_text("import os; print(os.path.exists('.env'))")
+    (project / ".env").write_text("PASSWORD=x")
+    done = bkai("run", "sklearn/1.7", project)
+    assert done.stdout == "False\n"
+    assert "∙ Not uploaded, since such files often hold passwords: .env (a line !.env in" in done.stderr
 
 
 def test_a_signal_is_an_exit_code(bkai: Bkai, project: Path) -> None:
@@ -106,8 +131,8 @@ def test_a_notebook(bkai: Bkai, project: Path) -> None:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
     notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": kernel, "cells": [cell]}
     (project / "sum.ipynb").write_text(json.dumps(notebook))
-    done = bkai("run", "sklearn/1.7", project / "sum.ipynb")
-    assert done.returncode == 0, done.stderr
+    done = bkai("run", "-q", "sklearn/1.7", project / "sum.ipynb")
+    assert (done.returncode, done.stderr) == (0, "")
     assert "42" in done.stdout
 
 

@@ -71,6 +71,9 @@ def test_run_with_a_build_step(bkai: Bkai, site: Site, token: str, project: Path
     assert "∙ Build finished" in done.stderr
     assert "booked, not enforced" in done.stderr
     site.until(lambda: nothing_is_left(site, token), 30, "nothing is left")
+    listed = json.loads(bkai("session", "ls", "--json").stdout)["sessions"]
+    told = [(one["state"], one["cause"], one["message"]) for one in listed[:1]]
+    assert told == [("TERMINATED", "exited", "Its program ended by itself (exit code 7).")]
 
 
 def test_run_over_a_network_that_breaks(

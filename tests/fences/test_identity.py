@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +70,62 @@ def test_a_program_may_have_any_name(tmp_path: os.PathLike[str]) -> None:
         assert facts is not None
         assert facts.parent == os.getpid()
         assert facts.alive
+    finally:
+        process.kill()
+        process.wait()
+
+
+# Needs no right at all: its "environment" is a mapping of 512 MiB that costs it nothing, and ends in a mark.
+BLOATED = """
+import ctypes, os, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.sbrk.restype = ctypes.c_void_p
+fields = [0, 0, 0] + open("/proc/self/stat").read().rsplit(")", 1)[1].split()
+code, end_code, stack = map(int, fields[26:29])
+data, end_data, brk, arguments, end_arguments = map(int, fields[45:50])
+size = 512 << 20
+place = libc.mmap(None, size, 1, 0x4022, -1, 0)
+numbers = code, end_code, data, end_data, brk, libc.sbrk(0), stack, arguments, end_arguments, place, place + size
+wanted = struct.pack("11QQIi", *numbers, 0, 0, -1)
+libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+print(libc.prctl(35, 14, ctypes.cast(ctypes.create_string_buffer(wanted), ctypes.c_void_p), len(wanted), 0), flush=True)
+time.sleep(300)
+"""
+
+
+def test_an_environment_without_end_is_read_in_pieces_and_not_to_its_end() -> None:
+    process = subprocess.Popen([sys.executable, "-I", "-c", BLOATED], stdout=subprocess.PIPE)
+    assert process.stdout
+    try:
+        if process.stdout.readline() != b"0\n":
+            pytest.skip("this kernel lets no process say where its environment is")
+        assert len(proctable.read(f"/proc/{process.pid}/environ")) == proctable.MOST
+        tracemalloc.start()
+        ProcessFence(None).survey()
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("before", [0, 1, *range(proctable.PIECE - 24, proctable.PIECE + 1, 4), 100_000])
+def test_a_variable_is_found_wherever_it_stands(before: int) -> None:
+    filling = {"A": "x" * max(0, before - 3)} if before else {}
+    environment = {**filling, "NOT_MARK": "no", "MARK": "yes", "LAST": ""}
+    process = subprocess.Popen(["sleep", "300"], env=environment)
+    try:
+        facts = proctable.stat(process.pid)
+        assert facts
+        deadline = time.monotonic() + 10
+        while proctable.variable(process.pid, facts, b"MARK") is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # one that is just starting shows no environment
+        assert proctable.variable(process.pid, facts, b"MARK") == b"yes"
+        assert proctable.variable(process.pid, facts, b"LAST") == b""
+        assert proctable.variable(process.pid, facts, b"ARK") == b""
     finally:
         process.kill()
         process.wait()

@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from jupyterhub_bkai.fences.process import ProcessFence, process_identity
+from jupyterhub_bkai.fences import private
+from jupyterhub_bkai.fences.process import MARKER, ProcessFence, process_identity
 from tests.fences.conftest import Launch
 
 SLEEP = "import time; print('up', flush=True); time.sleep(300)"
@@ -105,7 +108,8 @@ def test_found_and_ended(
     assert surveyed <= set(alive)
     assert fence.end(lease_id, 0.3)
     assert fence.alive(lease_id) == []
-    assert not any(process_identity(pid) for pid in alive)
+    # Not yet buried is dead as well.
+    assert not any(identity.alive() for pid in alive if (identity := process_identity(pid)))
     assert lease_id not in fence.survey()
 
 
@@ -124,6 +128,70 @@ def test_a_daemon_that_emptied_its_environment_is_found_by_its_cgroup(
     assert fence.alive(lease_id) == [daemon]
     assert fence.end(lease_id, 0)
     assert process_identity(daemon) is None
+
+
+@pytest.fixture
+def forger(fence: ProcessFence, lease_id: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in another lease's cgroup, which says that it carries this one; it must live on."""
+    if fence.groups is None:
+        pytest.skip("no cgroup in this variant")
+    other = f"{lease_id}-other"
+    fence.groups.create(other)
+    process = subprocess.Popen(
+        ["sh", "-c", "read _; sleep 300 & echo up; wait"],
+        env={MARKER: lease_id, "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    fence.groups.enter(other, process.pid)
+    assert process.stdin
+    assert process.stdout
+    with process.stdin, process.stdout:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        up(process)
+        yield process
+        assert len(fence.alive(other)) == 2, "the fence touched a process of another lease"
+        assert fence.end(other, 0)
+        process.wait()
+
+
+def test_a_mark_in_another_leases_cgroup_is_not_believed(
+    fence: ProcessFence, lease_id: str, launch: Launch, forger: subprocess.Popen[bytes]
+) -> None:
+    """Otherwise any session could keep any other's slices from ever being free."""
+    assert fence.alive(lease_id) == []
+    assert lease_id not in fence.survey()
+    process = launch(DAEMON)
+    up(process)
+    process.wait()
+    assert forger.pid not in fence.alive(lease_id)
+    assert len(fence.alive(lease_id)) == 1
+    assert len(fence.survey()[lease_id]) == 1
+    assert fence.end(lease_id, 0.1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of others")
+def test_a_mark_of_another_user_is_not_believed(
+    lease_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no cgroups; who the lease is for says the owner of its private folder."""
+    monkeypatch.setattr(private, "parent", lambda: str(tmp_path / "leases"))
+    private.make(lease_id, (12345, 12345))
+    started = {
+        user: subprocess.Popen(["sleep", "300"], env={MARKER: lease_id}, user=user, start_new_session=True)
+        for user in (0, 12345, 12346)
+    }
+    fence = ProcessFence(None)
+    try:
+        assert fence.alive(lease_id) == sorted([started[0].pid, started[12345].pid])
+        assert fence.survey()[lease_id] == fence.alive(lease_id)
+        assert fence.end(lease_id, 0.1)
+        assert started[12346].poll() is None
+    finally:
+        for process in started.values():
+            process.kill()
+            process.wait()
 
 
 def test_a_fork_storm_is_ended(

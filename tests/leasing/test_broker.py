@@ -58,7 +58,7 @@ async def test_the_order_is_that_of_asking_and_nobody_overtakes_the_head(a_broke
         standing = broker.standing(small[0])
         assert standing is not None
         assert standing.position == 2
-        assert standing.why.startswith("1 request is ahead of it in default.")
+        assert standing.why.startswith("1 request is ahead of it in Default.")
 
 
 async def test_everything_is_as_it_was_after_a_restart(a_broker: OpenBroker) -> None:

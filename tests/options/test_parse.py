@@ -1,5 +1,7 @@
 """Options: what is accepted becomes exactly what was meant; what is not, one sentence by its field."""
 
+import time
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -169,6 +171,39 @@ def test_wrong_input_gets_one_sentence_by_its_field(field: str, raw: dict[str, o
     assert "<script>" not in said or "“" in said
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("fgpu", "100", "fGPU: the largest machine of Default has 8 fGPU (4 × NVIDIA H200)."),
+        ("gpu", "100", "GPU share: the largest machine of Default has 4 GPU (4 × NVIDIA H200)."),
+        ("fgpu", "0.01", "fGPU: 0.01 fGPU is not a multiple of 0.1 fGPU; the nearest is 0.1 fGPU."),
+        ("fgpu", "1,5", "fGPU: write a decimal point, not a comma: 1.5."),
+        ("cpu", "0,5", "Processor cores: write a decimal point, not a comma: 0.5."),
+        ("fgpu", "-1", "fGPU: -1 is below zero; give a number above 0."),
+        ("cpu", "-0.5", "Processor cores: -0.5 is below zero; give a number above 0."),
+        ("fgpu", "12345678901", "fGPU: 12345678901 is too large."),
+        ("fgpu", "1e999", "fGPU: 1e999 is too large."),
+        ("fgpu", "0.1234567", "fGPU: 0.1234567 has too many decimals; six are enough."),
+        ("fgpu", "two", "fGPU: “two” is not a number such as 0.5."),
+        ("memory", "9" * 30, f"Memory: {'9' * 30} is too large."),
+        ("duration", "99999d", "Maximum duration: Default allows at most 1 d."),
+        ("duration", "999999d", "Maximum duration: Default allows at most 1 d."),
+    ],
+)
+def test_a_slip_is_called_by_its_name(field: str, value: str, expected: str) -> None:
+    assert sentence(field, None, **{field: value}) == expected
+
+
+def test_a_time_of_many_years_is_a_slip_where_the_administrator_sets_no_limit() -> None:
+    offered = offer()
+    group = replace(offered.groups[0], max_duration_s=None)
+    offered = replace(offered, groups=(group,))
+    assert parse({}, offered).duration_s is None
+    assert parse({"duration": "365d"}, offered).duration_s == 365 * 86400
+    said = sentence("duration", offered, duration="99999d")
+    assert said == "Maximum duration: Default allows at most 366 d."
+
+
 def test_all_wrong_fields_are_told_at_once() -> None:
     with pytest.raises(InvalidOptions) as refused:
         parse({"cpu": "x", "memory": "y", "count": "0"}, offer())
@@ -183,6 +218,83 @@ def test_a_list_of_folders_and_variables() -> None:
     request = parse({"folders": "data:ro scratch", "environment": "A=1\nB=x=y"}, offer())
     assert request.folders == (Mount("data", "ro"), Mount("scratch", "rw"))
     assert request.environment == {"A": "1", "B": "x=y"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_PATH",
+            "JUPYTERLAB_DIR",
+            "IPYTHONDIR",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_DIRS",
+        ),
+        *(
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_CONFIG_COUNT",
+            "NODE_OPTIONS",
+            "HOME",
+            "USER",
+            "BASH_ENV",
+            "ENV",
+        ),
+        *("PROMPT_COMMAND", "ZDOTDIR", "OPENSSL_CONF", "jupyter_config_dir"),
+    ],
+)
+def test_variables_that_lead_a_session_to_somebody_elses_configuration(name: str) -> None:
+    assert f"{name} is set by the system" in sentence("environment", environment={name: "/tmp/evil"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "OMP_NUM_THREADS",
+            "WANDB_API_KEY",
+            "WANDB_DIR",
+            "HF_HOME",
+            "HF_TOKEN",
+            "TRANSFORMERS_CACHE",
+            "TORCH_HOME",
+        ),
+        *(
+            "XDG_CACHE_HOME",
+            "TMPDIR",
+            "PIP_INDEX_URL",
+            "HTTPS_PROXY",
+            "GIT_AUTHOR_NAME",
+            "GIT_COMMITTER_EMAIL",
+        ),
+    ],
+)
+def test_ordinary_variables_are_free(name: str) -> None:
+    assert parse({"environment": {name: "x"}}, offer()).environment == {name: "x"}
+
+
+def test_the_environment_as_a_whole_has_a_limit() -> None:
+    each = "x" * 30_000
+    assert parse({"environment": {"A": each, "B": each}}, offer()).environment["B"] == each
+    for raw in ({"A": each, "B": each, "C": each}, f"A={each}\nB={each}\nC={each}"):
+        assert "at most 65,536 characters in all" in sentence("environment", environment=raw)
+
+
+def test_fifty_thousand_unknown_names_are_soon_refused_and_shortly() -> None:
+    begun = time.process_time()
+    with pytest.raises(InvalidOptions) as refused:
+        parse({f"memmory{number}": "1" for number in range(50_000)}, offer())
+    assert time.process_time() - begun < 0.5
+    assert len(refused.value.fields) == 11
+    assert refused.value.fields[""].startswith("Options: 49,990 more names")
+    assert len(refused.value.message) < 3000
+
+
+def test_a_long_name_of_a_folder_is_soon_refused() -> None:
+    begun = time.process_time()
+    sentence("folders", folders=["x" * 100_000 + str(number) for number in range(50)])
+    assert time.process_time() - begun < 0.5
 
 
 def test_every_field_has_words() -> None:

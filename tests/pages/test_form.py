@@ -91,6 +91,22 @@ class Service:
         return {"errors": self.errors, "outlook": self.outlook}
 
 
+class Database:
+    """The Hub's, as far as the form looks at it: what is in it."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def delete(self, row: Any) -> None:
+        self.rows.remove(row)
+
+    def commit(self) -> None:
+        """Nothing to do."""
+
+    def __contains__(self, row: object) -> bool:
+        return row in self.rows
+
+
 class User:
     """The Hub's user, as far as the form looks at one."""
 
@@ -99,15 +115,22 @@ class User:
     def __init__(self) -> None:
         self.groups = [SimpleNamespace(name="vision")]
         self.spawners: dict[str, Any] = {}
-        self.orm_spawners: dict[str, Any] = {}
+        self.db = Database()
 
 
 def spawner(service: Service, name: str = "", options: Mapping[str, Any] | None = None) -> Any:
     user = User()
     user.spawners["busy"] = SimpleNamespace(active=True)
-    user.orm_spawners["fresh"] = SimpleNamespace(server=None, started=None)
     hub = SimpleNamespace(base_url="/at/hub/")
-    return SimpleNamespace(user=user, name=name, hub=hub, trusted=service, user_options=options)
+    row = SimpleNamespace(
+        server=None, started=None, last_activity=None, user_options=options, state=None, display_name=name
+    )
+    one = SimpleNamespace(
+        user=user, name=name, hub=hub, trusted=service, user_options=options, orm_spawner=row, active=False
+    )
+    user.spawners[name] = one
+    user.db.rows.append(row)
+    return one
 
 
 # -- shown ---------------------------------------------------------------------------------------
@@ -236,11 +259,35 @@ async def test_rendered_for_a_spawner_with_ticket_place_and_last_choices() -> No
         "user": "ada",
         "server": "train",
         "taken": ["busy"],
-        "unused": ["fresh"],
         "returned": False,
     }
     assert checked(html, "version") == ["sklearn/1.7"]
     assert checked(html, "accelerator") == ["cuda"]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "known"),
+    [
+        ("fresh", {}, False),
+        ("", {}, True),
+        ("used", {"last_activity": "yesterday"}, True),
+        ("asked", {"user_options": {"cpu": "1"}}, True),
+        ("live", {"server": "it"}, True),
+        ("titled", {"display_name": "My own words"}, True),
+    ],
+)
+async def test_opening_the_form_makes_no_server(name: str, before: dict[str, Any], known: bool) -> None:
+    """The Hub has noted one by then; it goes on being noted when it ever was one."""
+    for refused in (False, True):
+        asked = spawner(Service({"cpu": "No."} if refused else {}), name)
+        for key, value in before.items():
+            setattr(asked.orm_spawner, key, value)
+        if refused:
+            with pytest.raises(form.FormRefused):
+                await form.submitted({"cpu": ["x"]}, asked)
+        else:
+            await form.render(asked)
+        assert (name in asked.user.spawners, asked.orm_spawner in asked.user.db) == (known, known)
 
 
 async def test_the_last_start_is_repeated_but_for_its_number_and_name() -> None:
@@ -319,6 +366,12 @@ async def test_what_can_never_start_is_refused_with_its_reason() -> None:
         await form.submitted({}, spawner(Service(outlook=never)))
 
 
-async def test_options_in_an_address_are_only_read() -> None:
-    """The Hub calls without a spawner then; the request itself is checked by the service."""
-    assert await form.submitted({"cpu": ["2"]}) == {"cpu": "2"}
+async def test_options_in_an_address_fill_the_form_and_start_nothing() -> None:
+    """Any site can have a browser follow a link: what it carries is shown once, and variables not at all."""
+    asked = spawner(Service())
+    with pytest.raises(form.OnlyAsked):
+        form.linked({"cpu": ["2"], "environment": ["A=evil"], "surprise": ["evil"]}, asked)
+    html = await form.render(asked)
+    assert 'name="cpu" value="2"' in html
+    assert "evil" not in html
+    assert 'name="cpu" value="2"' not in await form.render(asked)

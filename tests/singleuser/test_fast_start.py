@@ -3,7 +3,6 @@
 import gc
 import json
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from jupyterhub_bkai.singleuser import __main__ as launcher
 from tests.singleuser.servers import OURS, ROOT, STOCK, Server, environment, running
@@ -149,15 +147,3 @@ def test_the_launcher_imports_nothing_of_jupyter_before_it_may() -> None:
     assert not loaded & {"jupyter_server", "jupyterlab", "jupyterhub", "jsonschema", "tornado", "httpx"}
     assert launcher.DEFAULTS.is_dir()
     assert gc.isenabled()
-
-
-@pytest.mark.slow
-def test_it_is_quicker(standin: StandIn, tmp_path: Path, free_port: Callable[[], int]) -> None:
-    seconds: dict[str, list[float]] = {OURS: [], STOCK: []}
-    for _ in range(3):
-        for module, taken in seconds.items():
-            variables = environment(standin, tmp_path, free_port())
-            with running(module, variables, tmp_path, tmp_path / "log") as server:
-                taken.append(server.seconds)
-    # 0.35 when measured alone; the margin is for a machine that is busy with other things
-    assert statistics.median(seconds[OURS]) < 0.55 * statistics.median(seconds[STOCK]), seconds

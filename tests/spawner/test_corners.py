@@ -19,7 +19,7 @@ taken = []
 choose = bkaispawner.tree.ports.free_port
 
 class Unlucky:
-    listener = staticmethod(bkaispawner.tree.ports.listener)
+    listeners = staticmethod(bkaispawner.tree.ports.listeners)
     holds = staticmethod(bkaispawner.tree.ports.holds)
     rob = 0
 

@@ -103,7 +103,7 @@ async def test_the_environment_is_the_users_then_the_hubs_then_ours(
 
 
 async def test_home_log_and_sockets_are_closed_to_others(
-    hub: RunningHub, service: FakeService, user: str
+    hub: RunningHub, service: FakeService, user: str, fence: ProcessFence
 ) -> None:
     lease_id, keeper = await running(hub, service, user)
     server = server_of(keeper)
@@ -121,7 +121,28 @@ async def test_home_log_and_sockets_are_closed_to_others(
     assert not [name for name in open_files if "sqlite" in name or "memfd:session" in name]
     await hub.drop(user)
     await hub.gone(user)
+    assert await asyncio.to_thread(fence.end, lease_id, 0)  # as the service does
     assert not runtime.exists()
+
+
+async def test_a_runtime_folder_without_bottom_holds_up_nobody(
+    hub: RunningHub, service: FakeService, user: str, fence: ProcessFence
+) -> None:
+    """The session may write there what it likes: ending one must neither fail nor block the hub."""
+    lease_id, keeper = await running(hub, service, user)
+    here = os.open(environment(server_of(keeper))["JUPYTER_RUNTIME_DIR"], os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    await hub.drop(user)
+    await hub.gone(user)
+    assert (await service.hears("release"))["cause"] == "stopped"
+    await hub.ask(user)
+    await hub.ready(user)
+    assert await asyncio.to_thread(fence.end, lease_id, 0)
 
 
 async def test_a_kernel_runs_and_no_other_user_can_listen_to_it(
@@ -452,6 +473,18 @@ async def test_options_go_to_the_service_as_they_are(
     await hub.said("Number 1.", user)
     [asked] = service.heard("acquire")
     assert asked["options"] == ({"cpu": "NaN"} if "cpu" in options else options)
+
+
+@pytest.mark.parametrize("query", ["opt-cpu=2&opt-environment=A%3D1", "cpu=2", "opt-accelerator=none"])
+async def test_a_link_starts_nothing(hub: RunningHub, service: FakeService, user: str, query: str) -> None:
+    """A link on any site, followed by somebody who is logged in: the form is shown, whose button has a token."""
+    for server in ("", "/linked"):
+        page = await hub.page(user, f"/hub/spawn/{user}{server}?{query}")
+        assert page.status_code == 200
+        assert page.url.path == f"/hub/spawn/{user}{server}"
+        assert "Nothing has been started" in page.text
+    assert (await hub.http.get(f"users/{user}")).json()["servers"] == {}
+    assert service.heard("acquire") == []
 
 
 async def test_the_story_ends_when_its_reader_does(hub: RunningHub, service: FakeService, user: str) -> None:

@@ -78,9 +78,17 @@ def test_from_signing_up_to_a_changed_password(lab: tuple[Site, Person]) -> None
     assert bob.sign_up("bob") == "Your account waits for an administrator's approval; then you can sign in."
     assert bob.sign_in("bob") == "Your account waits for an administrator's approval."
     assert bob.sign_in("bob", "wrong") == "Invalid username or password"
+    waiting = re.compile(r'<span class="badge[^>]*>1</span>\s*account waits\s+for approval')
+    for page in ("/hub/home", "/hub/token", "/hub/admin"):
+        assert waiting.search(administrator.browser.get(page).text), page
+    assert ">1 waiting</span>" in administrator.browser.get("/hub/admin").text
     assert administrator.press("/hub/authorize/bob").url.path == "/hub/authorize"
+    assert "for approval" not in administrator.browser.get("/hub/home").text
     assert bob.sign_in("bob") == ""
     assert "change-password" in bob.browser.get("/hub/home").text
+    Person(site).sign_up("ann")
+    assert "for approval" not in bob.browser.get("/hub/home").text
+    administrator.press("/hub/discard/ann")
     changed = bob.fill(
         "/hub/change-password",
         old_password=PASSWORD,

@@ -10,7 +10,7 @@ function start(root, { offer, place }) {
   const form = root.closest("form");
   const at = (key) => document.getElementById(`bkai-${key}`);
   const page = {
-    root, form, place, at, offer, edited: at("gpu")?.value && !at("fgpu")?.value ? "gpu" : "fgpu",
+    root, form, place, at, offer, action: form.action, edited: at("gpu")?.value && !at("fgpu")?.value ? "gpu" : "fgpu",
     chosen: (name) => form.querySelector(`input[name="${name}"]:checked`)?.value ?? "",
     value: (key) => at(key)?.value.trim() ?? "",
     group: () => page.offer.groups.find((group) => group.name === page.chosen("group")) ?? page.offer.groups[0],
@@ -32,6 +32,8 @@ function start(root, { offer, place }) {
   form.addEventListener("submit", (event) => submit(page, event));
   document.querySelector(".spawn-error-msg")?.focus();
   changed();
+  // Back by the browser's history: it puts values into fields without telling anybody, some of them after this script ran.
+  window.addEventListener("pageshow", () => changed());
 }
 
 // -- the parts of the page that depend on the group ---------------------------------------------
@@ -132,15 +134,21 @@ function keepInStep(page) {
   page.at("spread").closest(".bkai-field").hidden = slot.devices < 2;
   page.at("spread").max = Math.max(1, slot.devices);
   if (slot.devices < 2) page.at("spread").value = "1";
+  const first = firstAmount(slot, unit);
+  fgpu.placeholder = mig ? "" : amounts.write(first);
+  gpu.placeholder = mig ? "" : amounts.write(amounts.over(first, unit.per));
   if (mig) return showProfile(page, slot, mig);
-  if (!fgpu.value.trim() && !gpu.value.trim() && document.activeElement !== fgpu && document.activeElement !== gpu) {
-    fgpu.value = amounts.write(firstAmount(slot, unit));
-  }
+  const typing = [fgpu, gpu].includes(document.activeElement);
+  if (!fgpu.value.trim() && !gpu.value.trim() && !typing) fgpu.value = fgpu.placeholder;
   const [from, to] = page.edited === "gpu" ? [gpu, fgpu] : [fgpu, gpu];
   const typed = amounts.parse(from.value);
+  const empty = !from.value.trim();
   if (typed) to.value = amounts.write(page.edited === "gpu" ? amounts.times(typed, unit.per) : amounts.over(typed, unit.per));
   else if (document.activeElement !== to) to.value = "";
-  showAmount(page, slot, unit, typed && amounts.parse(fgpu.value), typed && amounts.parse(gpu.value), from.value);
+  const amount = empty ? first : typed && (page.edited === "gpu" ? amounts.times(typed, unit.per) : typed);
+  page.amount = amount && amounts.write(amount);
+  showAmount(page, slot, unit, amount, amount && amounts.over(amount, unit.per), from.value);
+  if (empty) say(page.at("amount-words"), texts.emptyAmount(page.amount, page.accelerator));
 }
 
 /** One fGPU, or one device where that is less or devices are not cut: what the service takes when nothing is said. */
@@ -156,7 +164,7 @@ function offerProfiles(page, slot) {
     option.hidden = option.disabled = option.value ? !slot.mig.includes(option.value) : !slot.fractions;
   }
   if (select.selectedOptions[0]?.disabled) select.value = slot.fractions ? "" : slot.mig[0];
-  const shares = [page.at("fgpu").closest(".bkai-pair"), page.at("range"), page.at("device")];
+  const shares = [page.at("fgpu").closest(".bkai-pair"), page.at("range"), page.at("device"), page.at("legend")];
   for (const part of shares) part.classList.toggle("bkai-gone", !slot.fractions && part !== shares[0]);
 }
 
@@ -165,7 +173,7 @@ function showProfile(page, slot, mig) {
   const memory = known ? (known.memory * 1024) / slot.memory_mib : 0;
   page.at("fgpu").value = known ? `≈ ${(memory * amounts.value(amounts.unitOf(page.group()).per)).toFixed(2)}` : "";
   page.at("gpu").value = known ? `≈ ${memory.toFixed(2)}` : "";
-  page.at("device").hidden = page.at("range").hidden = true;
+  page.at("device").hidden = page.at("legend").hidden = page.at("range").hidden = true;
   const words = known ? texts.mig(mig, known.memory, amounts.write(known.compute)) : mig;
   say(page.at("amount-words"), words);
   page.accelerator = words;
@@ -177,14 +185,17 @@ function showAmount(page, slot, unit, fgpu, gpu, typed) {
   range.hidden = steps.length < 2;
   range.min = 0;
   range.max = steps.length - 1;
-  page.at("device").hidden = !gpu;
+  page.at("device").hidden = page.at("legend").hidden = !gpu;
   page.accelerator = words(page, slot, fgpu, gpu);
-  if (!gpu) return say(page.at("amount-words"), typed.trim() ? texts.notAnAmount(typed.trim()) : "");
+  // What is wrong with it, the service's answer says below; without one, this.
+  if (!gpu) return say(page.at("amount-words"), page.errors?.[page.edited] ? "" : texts.notAnAmount(typed.trim()));
   const place = steps.findIndex((step) => amounts.compare(step, fgpu) >= 0);
   range.value = place < 0 ? steps.length - 1 : place;
   range.setAttribute("aria-valuetext", `${amounts.write(fgpu)} fGPU, ${page.accelerator}`);
   say(page.at("amount-words"), page.accelerator);
-  fill(page.at("device"), deviceBars(slot, gpu, Number(page.value("spread")) || 1));
+  const bars = deviceBars(slot, gpu, Number(page.value("spread")) || 1);
+  fill(page.at("device"), bars.map((one) => one.bar));
+  fill(page.at("legend"), legend(bars));
 }
 
 function words(page, slot, fgpu, gpu) {
@@ -207,11 +218,24 @@ function deviceBars(slot, gpu, spread) {
   return Array.from({ length: Math.min(count, 16) }, (_, number) => {
     const room = number < slot.idle ? 1 : number === 0 ? free : 0;
     const fits = each <= room;
-    return bar([
-      { size: fits ? 1 - room : Math.max(0, 1 - each), kind: "others" },
+    const taken = fits ? 1 - room : Math.max(0, 1 - each);
+    return { taken, fits, left: fits ? room - each : 0, bar: bar([
+      { size: taken, kind: "others" },
       { size: each, kind: fits ? "mine" : "mine waits" },
-    ]);
+    ]) };
   });
+}
+
+/** What the colours of the bars mean, of those that are there. */
+function legend(bars) {
+  const kinds = [
+    ["others", texts.legendTaken, bars.some((one) => one.taken > 0)],
+    ["mine", texts.legendYours, bars.some((one) => one.fits)],
+    ["mine waits", texts.legendWaits, bars.some((one) => !one.fits)],
+    ["", texts.legendFree, bars.some((one) => one.left > 0)],
+  ];
+  return kinds.filter(([, , there]) => there).map(([kind, text]) =>
+    el("span", {}, el("span", { class: "bkai-bar", "aria-hidden": "true" }, el("i", { class: kind })), text));
 }
 
 // -- the summary and the answer -------------------------------------------------------------------
@@ -220,11 +244,12 @@ function show(page) {
   const group = page.group();
   const image = page.offer.images.find((one) => one.version === page.chosen("version")) ?? page.offer.images[0];
   const slot = page.slot();
-  const fgpu = slot && !page.value("mig") ? `${page.at("fgpu").value} fGPU = ` : "";
+  const wrong = slot && !page.value("mig") && !page.amount;
+  const fgpu = slot && !page.value("mig") && page.amount ? `${page.amount} fGPU = ` : "";
   const rows = {
     version: `${image.title} (${image.version})`,
     group: group.title || group.name,
-    accelerator: slot ? fgpu + page.accelerator : texts.noAccelerator,
+    accelerator: wrong ? texts.amountMissing : slot ? fgpu + page.accelerator : texts.noAccelerator,
     cpu: texts.cores(page.value("cpu") || "1"),
     memory: texts.memory(page.value("memory"), page.value("shm")),
     duration: page.value("duration") || texts.noDeadline,
@@ -244,8 +269,8 @@ function label(page) {
 }
 
 function answered(page, { errors = {}, outlook = null, offer = null, trouble = "" }) {
-  if (offer) refresh(page, offer);
   page.errors = errors;
+  if (offer) refresh(page, offer);
   page.answeredFor = JSON.stringify(raw(page.form));
   page.starts = outlook?.starts ?? "";
   for (const box of page.form.querySelectorAll("[data-error]")) showError(page, box.dataset.error, errors[box.dataset.error] ?? "");
@@ -264,7 +289,7 @@ function answered(page, { errors = {}, outlook = null, offer = null, trouble = "
 }
 
 function verdict({ starts, message }) {
-  if (starts === "now") return ["now", texts.startsNow, message === "It starts at once." ? "" : message];
+  if (starts === "now") return ["now", texts.startsNow, message.replace(/^It starts at once\. ?/, "")];
   return starts === "later" ? ["later", texts.startsLater, message.replace(/^It would wait\. /, "")] : ["never", texts.startsNever, message];
 }
 
@@ -333,17 +358,11 @@ function checkName(page) {
 /** Sends the form to the address of the name that was entered. */
 function address(page) {
   const name = page.value("name");
+  page.form.action = page.action; // back from a form that was sent, it may hold another name
   if (!name || name === page.server) return;
-  const here = new URL(page.form.action);
+  const here = new URL(page.action);
   here.pathname = `${page.place.hub}spawn/${page.place.user}/${name}`;
   page.form.action = here.href;
-  // The Hub has noted the name that this page was opened with; nobody wants a server that never was.
-  if (page.server && page.place.unused.includes(page.server)) {
-    const token = encodeURIComponent(window.jhdata?.xsrf_token ?? "");
-    void fetch(`${page.place.hub}api/users/${page.place.user}/servers/${page.server}?_xsrf=${token}`, {
-      method: "DELETE", keepalive: true, body: JSON.stringify({ remove: true }),
-    });
-  }
 }
 
 // -- sending ---------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ if (root) new Page(root).start();
 
 function Page(element) {
   const { api, hub, prefix, user, admin } = element.dataset;
+  const titles = JSON.parse(element.dataset.groups);
   const get = (id) => document.getElementById(`bkai-${id}`);
   const calls = new Api(api, window.jhdata.xsrf_token);
   const page = {
     user, hub, prefix, everyone: false, sessions: new Map(), stopping: new Set(), shown: new Map(), loaded: false, at: null,
+    group: (name) => titles[name] ?? name,
     stop: (session) => void stop(session),
     logs: (session) => void logs(session),
   };
@@ -90,7 +92,7 @@ function Page(element) {
   async function capacity() {
     try {
       const [{ nodes }, { groups }] = await Promise.all([calls.call("/devices"), calls.call("/queue")]);
-      fill(get("capacity"), nodes.map((machine) => node(machine, user, nodes.length === 1)), queues(groups));
+      fill(get("capacity"), nodes.map((machine) => node(machine, user, nodes.length === 1)), queues(groups, page));
     } catch (error) {
       trouble(error);
     }
@@ -233,7 +235,8 @@ function Page(element) {
     const name = nameOf(session);
     say(get("confirm-title"), running ? texts.stopTitle(name) : texts.cancelTitle(name));
     say(get("confirm-text"), running ? texts.stopText : session.position ? texts.cancelText(session.position) : texts.cancelPlain);
-    say(get("confirm-yes"), running ? texts.stop : texts.cancel);
+    say(get("confirm-no"), running ? texts.keepRunning : session.position ? texts.keepWaiting : texts.keepStarting);
+    say(get("confirm-yes"), running ? texts.stopSure : texts.cancelSure);
     if (!(await confirmed())) return;
     page.stopping.add(session.id);
     show();

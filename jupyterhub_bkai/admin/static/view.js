@@ -44,7 +44,8 @@ export function tick(root) {
   for (const node of root.querySelectorAll("[data-clock]")) renew(node, now);
 }
 
-export const nameOf = (session) => session.server || session.name || texts.defaultName;
+/** "default" is what programs call the one without a name. */
+export const nameOf = (session) => session.server || (session.name && session.name !== "default" ? session.name : texts.defaultName);
 
 function pill(session) {
   const word = texts.states[session.state] ?? session.state;
@@ -69,17 +70,17 @@ function slice(session) {
     el("span", { class: "bkai-muted", text: [share, cards].filter(Boolean).join(" · ") }));
 }
 
-function where(session) {
+function where(session, page) {
   const size_ = `${texts.cores(session.cpu)}, ${size(session.memory_mib)}`;
   return el("div", { class: "bkai-where" },
-    el("span", { text: session.node ? `${session.group} · ${session.node}` : session.group }),
+    el("span", { text: session.node ? `${page.group(session.group)} · ${session.node}` : page.group(session.group) }),
     el("span", { class: "bkai-muted", text: size_ }));
 }
 
 /** How it stands: what it waits for, how far it is, when it ends, why it ended. */
-function standing(session) {
+function standing(session, page) {
   const lines = [];
-  if (session.position) lines.push(el("strong", { text: session.position === 1 ? texts.next(session.group) : texts.position(session.position, session.group) }));
+  if (session.position) lines.push(el("strong", { text: session.position === 1 ? texts.next(page.group(session.group)) : texts.position(session.position, page.group(session.group)) }));
   if (session.why) lines.push(el("span", { text: session.why }));
   const progress = session.progress;
   if (progress && !ENDED.has(session.state)) {
@@ -129,7 +130,7 @@ export function row(session, page) {
   return el("li", { class: `bkai-session${ENDED.has(session.state) ? " bkai-over" : ""}`, "data-id": session.id, "data-state": session.state },
     el("div", { class: "bkai-what" }, who, el("span", { class: "bkai-name", text: nameOf(session) }), el("span", { class: "bkai-muted", text: session.image }), kind),
     el("div", { class: "bkai-how" }, pill(session), times(session)),
-    slice(session), where(session), actions(session, page), standing(session));
+    slice(session), where(session, page), actions(session, page), standing(session, page));
 }
 
 /** A machine: a tile for each model with a bar for each device, and one for processors and memory. */
@@ -137,7 +138,7 @@ export function node(machine, user, alone) {
   const models = new Map();
   for (const device of machine.devices) models.set(device.model, [...(models.get(device.model) ?? []), device]);
   const cores = (milli) => String(Math.round(milli / 100) / 10);
-  const part = (amount) => [{ size: amount.total ? amount.booked / amount.total : 0, kind: "others" }];
+  const part = (amount) => [{ size: amount.most ? amount.booked / amount.most : 0, kind: "others" }];
   const line = (label, amount, words) => el("div", { class: "bkai-line" }, el("span", { text: label }), bar(part(amount)), el("span", { class: "bkai-muted", text: words }));
   const { cpu, memory_mib: memory } = machine;
   return el("div", { class: "bkai-node" },
@@ -145,7 +146,7 @@ export function node(machine, user, alone) {
     el("div", { class: "bkai-tiles" },
       [...models].map(([model, devices]) => tile(model, devices, user)),
       el("div", { class: "bkai-tile" },
-        line(texts.processor, cpu, texts.cpuUse(cores(cpu.booked), cores(cpu.total))),
+        line(texts.processor, cpu, texts.cpuUse(cores(cpu.booked), cores(cpu.most), cores(cpu.total), cpu.total ? String(Math.round(cpu.most / cpu.total * 10) / 10) : "1")),
         line(texts.mainMemory, memory, texts.memoryUse(size(memory.booked), size(memory.total))))));
 }
 
@@ -167,7 +168,7 @@ function tile(model, devices, user) {
 }
 
 /** The queues: who is served how soon. */
-export function queues(groups) {
+export function queues(groups, page) {
   return el("div", { class: "bkai-queues" }, groups.map((group) =>
-    el("span", { class: "bkai-queue" }, el("strong", { text: group.name }), `: ${group.waiting.length ? texts.waiting(group.waiting.length) : texts.nobodyWaits}`)));
+    el("span", { class: "bkai-queue" }, el("strong", { text: page.group(group.name) }), `: ${group.waiting.length ? texts.waiting(group.waiting.length) : texts.nobodyWaits}`)));
 }

@@ -9,7 +9,7 @@ import { ITranslator } from '@jupyterlab/translation';
 
 import type { Feed } from '../feed.js';
 import { sliceIcon } from '../icons.js';
-import { pages } from '../pages.js';
+import { pages, startAgain } from '../pages.js';
 import { SessionPanel } from '../panel.js';
 import { Commands, IFeed, PANEL } from '../tokens.js';
 import { DOMAIN } from '../words.js';
@@ -33,6 +33,7 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
       feed,
       trans,
       pages: pages(),
+      startAgain: startAgain(),
       stop: () => void commands.execute(Commands.stop)
     });
     shell.add(panel, 'right', { rank: 50, type: 'Session' });
