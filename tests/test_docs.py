@@ -2,9 +2,14 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
+
+from jupyterhub_bkai.cli import plan
+from jupyterhub_bkai.cli.root import root
 
 ROOT = Path(__file__).resolve().parent.parent
 # A walk document writes paths as short as they are clear; they are looked for below these, in this order.
@@ -86,6 +91,30 @@ def python_names(body: list[ast.stmt]) -> set[str]:
 
 def test_the_documents_are_true() -> None:
     assert problems(ROOT) == []
+
+
+def test_the_tutorials_commands_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `$ bkai …` of the tutorial is a command line that `bkai` takes, with the files that the tutorial gives."""
+    text = (ROOT / "docs/tutorial.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(block, "docs/tutorial.md", "exec")
+        if "argparse" in block:
+            (tmp_path / "fit.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^\$ bkai (.*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    assert len(lines) >= 6
+    for line in lines:
+        command: click.Command = root
+        words = shlex.split(line)
+        context = click.Context(root, info_name="bkai", **root.context_settings)
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words.pop(0))
+            assert found is not None, line
+            command = found
+        values = command.make_context(line, words, parent=context).params
+        if command.name == "run":
+            made = plan.make(values["path"], values["command"])
+            assert made.command == ("python", "fit.py", "--alpha", "0.2")
 
 
 def test_the_catalogue_of_fixtures_is_complete() -> None:

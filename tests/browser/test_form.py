@@ -258,7 +258,7 @@ def test_the_name_is_the_address_and_cancelling_ends_that_server(page: Page, sit
         expect(page.locator("#bkai-place")).to_have_text("next in the queue")
         expect(page.locator("#progress-message")).to_contain_text("It needs 1 fGPU on one device")
         asked = page.locator("#bkai-asked")
-        for words in ("python/3.11", "1 fGPU (50 % of a device)", "Default", "Asked for"):
+        for words in ("python/3.11", "1 fGPU (50 % of a device)", "Default", "Asked at"):
             expect(asked).to_contain_text(words)
         assert site.states(ada) == {"train-2": "PENDING"}
 

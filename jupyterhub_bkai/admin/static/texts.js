@@ -114,7 +114,7 @@ export const texts = {
   failed: (what) => `That did not work: ${what}`,
   noLogs: "Nothing has been printed yet.",
   announce: (name, state) => `${name}: ${state}`,
-  cpuUse: (booked, most, total, times) => (most === total ? `${booked} of ${total}` : `${booked} of ${most} (${total}, up to ${times} times over)`),
+  cpuUse: (booked, most, total, times) => (most === total ? `${booked} of ${total}` : `${booked} of ${most} (${total} cores × ${times})`),
   memoryUse: (booked, total) => `${booked} of ${total}`,
   processor: "Booked cores",
   mainMemory: "Booked memory",
