@@ -120,6 +120,16 @@ async def find(call: Call) -> Record:
     return record
 
 
+async def own(call: Call) -> Record:
+    """As `find`; and a session's own token, which whatever runs in it can read, does nothing to other sessions."""
+    record = await find(call)
+    if call.caller.server is not None:
+        mine = call.context.broker.of_server(call.caller.person.name, call.caller.server)
+        if mine is None or mine.id != record.id:
+            raise NotAllowed("A session's own token can do this only to that session; use your own.")
+    return record
+
+
 async def show(call: Call) -> views.Session:
     """One session."""
     return view(call, await find(call))
@@ -127,7 +137,7 @@ async def show(call: Call) -> views.Session:
 
 async def stop(call: Call) -> views.Session:
     """Stops a session or cancels a waiting one."""
-    record = await find(call)
+    record = await own(call)
     who = call.caller.person.name
     cause = Cause.STOPPED if record.node else Cause.CANCELLED
     message = f"Stopped by {who}." if record.node else f"Cancelled by {who}."
@@ -139,7 +149,7 @@ async def stop(call: Call) -> views.Session:
 
 async def keepalive(call: Call) -> None:
     """Somebody is still there."""
-    record = await find(call)
+    record = await own(call)
     call.context.broker.keep_alive(record.id)
 
 
@@ -152,7 +162,7 @@ async def story(call: Call) -> Story:
 
 async def logs(call: Call) -> Text:
     """The end of what the session's server printed."""
-    record = await find(call)
+    record = await own(call)
     try:
         lines = int(call.query.get("tail", "200"))
     except ValueError:

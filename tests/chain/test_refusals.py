@@ -187,7 +187,18 @@ def test_a_sessions_own_token_may_little_and_dies_with_it(site: Site) -> None:
     assert (me["name"], me["admin"], me["session"]) == ("admin", False, one["id"])
     assert site.call(inside, "GET", "/sessions", params={"all": "1"}).status_code == 403
     assert site.call(inside, "POST", "/sessions", json=asked).status_code == 403
-    site.call(admin, "DELETE", f"/sessions/{one['id']}")
+    # Whatever runs in the session can read its token: it sees the owner's other sessions and can do nothing to them.
+    other = {"options": {**SMALL, "fgpu": "2", "name": "other"}}
+    (second,) = site.call(admin, "POST", "/sessions", json=other).json()["sessions"]
+    assert site.call(inside, "GET", f"/sessions/{second['id']}").status_code == 200
+    for method, path in (("DELETE", ""), ("GET", "/logs"), ("POST", "/keepalive")):
+        refused = site.call(inside, method, f"/sessions/{second['id']}{path}")
+        assert refused.status_code == 403, (method, path, refused.text)
+    assert second["id"] in [s["id"] for s in site.sessions(admin)]
+    site.call(admin, "DELETE", f"/sessions/{second['id']}")
+    assert site.call(inside, "GET", f"/sessions/{one['id']}/logs").status_code == 200
+    assert site.call(inside, "POST", f"/sessions/{one['id']}/keepalive").status_code == 204
+    assert site.call(inside, "DELETE", f"/sessions/{one['id']}").status_code == 202
     site.until(lambda: not site.sessions(admin), 60, "it has ended")
     site.until(lambda: site.call(inside, "GET", "/me").status_code == 401, 30, "its token is refused")
 
