@@ -228,10 +228,8 @@ async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
                 if found is not None and mine(found):
                     yield Event("session", view(call, found))
             if changed:
-                yield Event(
-                    "capacity",
-                    {"groups": [_free(call, group.name) for group in call.context.settings.groups]},
-                )
+                mine_too = (g for g in call.context.settings.groups if g.open_to(call.caller.person))
+                yield Event("capacity", {"groups": [_free(call, group.name) for group in mine_too]})
 
 
 def _free(call: Call, group: str) -> dict[str, Any]:
