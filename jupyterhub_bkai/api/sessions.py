@@ -177,7 +177,7 @@ def _tail(path: Any, lines: int) -> str:
         with open(path, "rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - LOG_BYTES))
-            text = file.read().decode("utf-8", "replace")
+            text = file.read(LOG_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:]) + "\n" if text else ""
