@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from jupyterhub_bkai import sessionlogs
 from jupyterhub_bkai.api import asking, views
 from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed, NotFound
@@ -167,20 +168,8 @@ async def logs(call: Call) -> Text:
         lines = int(call.query.get("tail", "200"))
     except ValueError:
         raise InvalidOptions({"tail": "tail: give a number of lines."}) from None
-    path = call.context.session_logs / f"{record.id}.log"
-    text = await asyncio.to_thread(_tail, path, max(1, min(lines, 5000)))
-    return Text(text)
-
-
-def _tail(path: Any, lines: int) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - LOG_BYTES))
-            text = file.read(LOG_BYTES).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:]) + "\n" if text else ""
+    folder, most = call.context.session_logs, max(1, min(lines, 5000))
+    return Text(await asyncio.to_thread(sessionlogs.tail, folder, record.id, most, LOG_BYTES))
 
 
 async def follow(call: Call) -> AsyncIterator[Event]:
