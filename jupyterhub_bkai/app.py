@@ -21,7 +21,7 @@ from typing import Any
 from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
-from jupyterhub_bkai import policy, shipped
+from jupyterhub_bkai import policy, sessionlogs, shipped
 from jupyterhub_bkai.admin import pages
 from jupyterhub_bkai.api import openapi, trusted
 from jupyterhub_bkai.api.auth import OAuthCallback, hub_oauth
@@ -40,6 +40,7 @@ from jupyterhub_bkai.datadir import (
     write_facts,
 )
 from jupyterhub_bkai.errors import NotFound, SettingsError
+from jupyterhub_bkai.fences import private
 from jupyterhub_bkai.fences.memory import MemoryGauge
 from jupyterhub_bkai.fences.process import ProcessFence
 from jupyterhub_bkai.gpus.inventory import Inventory, this_machine
@@ -54,6 +55,8 @@ log = logging.getLogger("bkai")
 PREFIX = "/services/bkai/"
 ENFORCEMENT = "booked, not enforced"
 LOOK_AT_DEVICES_S = 15.0
+#: How often the sessions' logs are looked at: what one writes in between is all it can be too large.
+TIDY_S = 5.0
 
 
 class ServedImages:
@@ -214,6 +217,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
         asyncio.create_task(reconciler.run(), name="reconcile"),
         asyncio.create_task(reconciler.watch_memory(), name="memory"),
         asyncio.create_task(_look_at_devices(inventory, broker), name="devices"),
+        asyncio.create_task(_tidy(data.session_logs, broker), name="tidy"),
     ]
     images.lay()
     log.info("listening on %s and %s. %s", addresses.service_url, addresses.hub_socket, selection.statement)
@@ -228,6 +232,20 @@ async def _look_at_devices(inventory: Inventory, broker: Broker) -> None:
                 broker.set_nodes(inventory.nodes)
         except Exception:
             log.exception("The devices could not be looked at")
+
+
+async def _tidy(logs: Path, broker: Broker) -> None:
+    """Keeps the sessions' logs small, and removes what ended sessions left."""
+    while True:
+        try:
+            await asyncio.to_thread(sessionlogs.tidy, logs, frozenset(broker.records))
+            for lease_id in await asyncio.to_thread(private.leases):
+                # Another site of this machine has its leases there, too: ours have a log.
+                if lease_id not in broker.records and (logs / f"{lease_id}.log").exists():
+                    await asyncio.to_thread(private.remove, lease_id)
+        except Exception:
+            log.exception("What sessions leave could not be tidied")
+        await asyncio.sleep(TIDY_S)
 
 
 def routes(operations: tuple[Operation, ...]) -> list[Any]:

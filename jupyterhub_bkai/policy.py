@@ -4,6 +4,7 @@ Pure. `load` turns the settings file into frozen rules or lists every problem wi
 person can choose from; `check` raises `PolicyDenied` with the policy and what is left.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -86,6 +87,7 @@ class Settings:
     queue_limit_s: int = 7 * 86400
     start_limit_s: int = 600
     image_roots: tuple[str, ...] = ()
+    subdomain_host: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def group(self, name: str) -> Group | None:
@@ -149,6 +151,10 @@ version: 1
 # Where accelerators come from: auto (NVIDIA if there is one, else fake), nvidia,
 # fake:<sample> (two-80gb, eight-141gb-mig, one-8gb, two-fgpu, atom-npu) or fake:/path/to/file.toml
 devices: auto
+
+# People reach this site as https://hub.example.org, and the sessions of each person at a host name below it: pages in
+# one person's session can then do nothing in another's name. Needs DNS for *.hub.example.org, and a certificate.
+# subdomain_host: https://hub.example.org
 
 groups:
   default:
@@ -253,6 +259,7 @@ _TOP = (
     "start_limit",
     "images",
     "auth",
+    "subdomain_host",
 )
 _GROUP = (
     "title", "nodes", "fgpu_per_gpu", "quantum", "session_types", "public", "users", "hub_groups", "images",
@@ -299,11 +306,24 @@ def load(text: str) -> Settings:
         queue_limit_s=problems.duration(top.get("queue_limit"), "queue_limit") or 7 * 86400,
         start_limit_s=problems.duration(top.get("start_limit"), "start_limit") or 600,
         image_roots=problems.texts(images.get("roots"), "images.roots"),
+        subdomain_host=_subdomain_host(problems, top.get("subdomain_host")),
         extra={"auth": top["auth"]} if "auth" in top else {},
     )
     if problems.found:
         raise SettingsError(problems.found)
     return settings
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9](?:[a-z0-9.-]{0,200}[a-z0-9])?(?::[0-9]{1,5})?\Z")
+
+
+def _subdomain_host(problems: _Problems, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _ORIGIN.match(value) or value.rpartition(".")[2].isdecimal():
+        problems.add("subdomain_host", "expected an address with a name, such as https://hub.example.org.")
+        return None
+    return value
 
 
 def _group(problems: _Problems, name: str, body: Any) -> Group:

@@ -44,6 +44,7 @@ TABLE = {
     "gpus.source": "door",
     "hub": "door",
     "nodeproxy": "door",
+    "sessionlogs": "door",
     "shipped": "door",
     "store": "door",
     "client": "door",

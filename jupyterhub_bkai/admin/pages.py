@@ -182,6 +182,12 @@ class FormCheck(web.RequestHandler):
 class Static(web.StaticFileHandler):
     """Scripts and styles. Looked at again each time (an unchanged one costs a few bytes), so that an upgrade shows."""
 
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        """A name that no file can have is none of ours, and no error."""
+        if "\0" in absolute_path:
+            raise web.HTTPError(404)
+        return super().validate_absolute_path(root, absolute_path)
+
     def set_extra_headers(self, path: str) -> None:
         """Asked again, and taken for what it is."""
         self.set_header("Cache-Control", "no-cache")

@@ -1,6 +1,7 @@
 """Who calls: the Hub's browser login or a token → a `Caller`.
 
-A token of a session acts for its owner, but only while the session has a live lease, and never as an administrator.
+A token of a session acts for its owner, but only while the session has a live lease, and never as an administrator;
+nor does a token of an administrator that lacks their scopes at the Hub.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from jupyterhub_bkai.leasing.lifecycle import HOLDING
 from jupyterhub_bkai.model import Person
 
 SERVICE = "bkai"
+#: the scope without which a token of an administrator is one of anybody's here
+ADMINISTRATORS = "admin:servers"
 
 
 class NotLoggedIn(PublicError):
@@ -93,7 +96,10 @@ class HubLogin(HubOAuthenticated, web.RequestHandler):  # type: ignore[misc]  # 
             record = self.context.broker.of_server(name, server)
             if record is None or record.state not in HOLDING:
                 raise NotLoggedIn("The session that this token belongs to has ended.")
-        return Caller(Person(name, user.groups, user.admin and server is None), server)
+        # The browser's login has no scopes but ours. A token that somebody made narrow stays so.
+        by_token = getattr(self, "_token_authenticated", False)
+        admin = user.admin and server is None and (not by_token or ADMINISTRATORS in scopes)
+        return Caller(Person(name, user.groups, admin), server)
 
 
 class OAuthCallback(HubLogin, HubOAuthCallbackHandler):  # type: ignore[misc]  # jupyterhub is untyped

@@ -18,6 +18,7 @@ from jupyterhub_bkai.api.auth import Caller, HubLogin, NotLoggedIn
 from jupyterhub_bkai.api.context import Context
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotFound, PublicError, TooLarge
 from jupyterhub_bkai.leasing.lifecycle import InvalidMove
+from jupyterhub_bkai.options import shown
 
 log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
@@ -155,7 +156,7 @@ class OperationHandler(HubLogin):
     async def _answer(self, operation: Operation, path: Mapping[str, str]) -> None:
         if self.caller is None:
             raise NotLoggedIn("Log in to the Hub, or send a token it knows as “Authorization: token …”.")
-        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        query = {name: self._parameter(name) for name in self.request.query_arguments}
         body = read_json(self.request.body, operation.body) if operation.body is not None else None
         result = await operation.run(Call(self.context, self.caller, path, query, body))
         if operation.stream:
@@ -172,6 +173,12 @@ class OperationHandler(HubLogin):
         else:
             self.set_header("Content-Type", "application/json")
             self.finish(encode(result))
+
+    def _parameter(self, name: str) -> str:
+        try:
+            return str(self.get_query_argument(name))
+        except web.HTTPError:
+            raise InvalidOptions({shown(name): f"{shown(name)}: this is no text in UTF-8."}) from None
 
     async def _stream(self, events: AsyncIterator[Event]) -> None:
         self.set_header("Content-Type", "text/event-stream")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from jupyterhub_bkai import sessionlogs
 from jupyterhub_bkai.api import asking, views
 from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed, NotFound
@@ -120,6 +121,16 @@ async def find(call: Call) -> Record:
     return record
 
 
+async def own(call: Call) -> Record:
+    """As `find`; and a session's own token, which whatever runs in it can read, does nothing to other sessions."""
+    record = await find(call)
+    if call.caller.server is not None:
+        mine = call.context.broker.of_server(call.caller.person.name, call.caller.server)
+        if mine is None or mine.id != record.id:
+            raise NotAllowed("A session's own token can do this only to that session; use your own.")
+    return record
+
+
 async def show(call: Call) -> views.Session:
     """One session."""
     return view(call, await find(call))
@@ -127,7 +138,7 @@ async def show(call: Call) -> views.Session:
 
 async def stop(call: Call) -> views.Session:
     """Stops a session or cancels a waiting one."""
-    record = await find(call)
+    record = await own(call)
     who = call.caller.person.name
     cause = Cause.STOPPED if record.node else Cause.CANCELLED
     message = f"Stopped by {who}." if record.node else f"Cancelled by {who}."
@@ -139,7 +150,7 @@ async def stop(call: Call) -> views.Session:
 
 async def keepalive(call: Call) -> None:
     """Somebody is still there."""
-    record = await find(call)
+    record = await own(call)
     call.context.broker.keep_alive(record.id)
 
 
@@ -152,25 +163,13 @@ async def story(call: Call) -> Story:
 
 async def logs(call: Call) -> Text:
     """The end of what the session's server printed."""
-    record = await find(call)
+    record = await own(call)
     try:
         lines = int(call.query.get("tail", "200"))
     except ValueError:
         raise InvalidOptions({"tail": "tail: give a number of lines."}) from None
-    path = call.context.session_logs / f"{record.id}.log"
-    text = await asyncio.to_thread(_tail, path, max(1, min(lines, 5000)))
-    return Text(text)
-
-
-def _tail(path: Any, lines: int) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - LOG_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:]) + "\n" if text else ""
+    folder, most = call.context.session_logs, max(1, min(lines, 5000))
+    return Text(await asyncio.to_thread(sessionlogs.tail, folder, record.id, most, LOG_BYTES))
 
 
 async def follow(call: Call) -> AsyncIterator[Event]:
@@ -222,10 +221,8 @@ async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
                 if found is not None and mine(found):
                     yield Event("session", view(call, found))
             if changed or moved:
-                yield Event(
-                    "capacity",
-                    {"groups": [_free(call, group.name) for group in call.context.settings.groups]},
-                )
+                mine_too = (g for g in call.context.settings.groups if g.open_to(call.caller.person))
+                yield Event("capacity", {"groups": [_free(call, group.name) for group in mine_too]})
 
 
 def _free(call: Call, group: str) -> dict[str, Any]:

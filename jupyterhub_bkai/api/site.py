@@ -296,7 +296,10 @@ def _moment(text: str | None, name: str, default: datetime) -> datetime:
         return default
     try:
         found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        if found.year < 1971:  # earlier than any use, and room for the period before it
+            raise ValueError
+        return found
     except (ValueError, OverflowError):
         raise InvalidOptions(
             {name: f"{name}: give a date such as 2026-03-31 or 2026-03-31T12:00Z."}

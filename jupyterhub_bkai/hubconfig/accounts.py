@@ -6,6 +6,8 @@ administrator follow), a first administrator, and plain sentences. Table, hashes
 """
 
 import json
+import time
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from nativeauthenticator.orm import UserInfo
 from tornado import web
 from traitlets import Bool, Integer, Unicode, default
 
+from jupyterhub_bkai.hubconfig.attempts import Attempts, address
+
 #: bcrypt reads no further.
 LONGEST_PASSWORD = 72
 #: Names become folders and Linux users.
@@ -39,7 +43,9 @@ class AccountsAuthenticator(NativeAuthenticator):  # type: ignore[misc]  # the l
     )
     minimum_password_length = Integer(8, config=True, help="The fewest characters of a password.")
     check_common_password = Bool(True, config=True, help="Refuse the most common passwords.")
-    allowed_failed_logins = Integer(10, config=True, help="So many wrong passwords, then a pause.")
+    allowed_failed_logins = Integer(
+        10, config=True, help="So many wrong passwords for a name from one address, then a pause."
+    )
     seconds_before_next_try = Integer(60, config=True, help="How long that pause is.")
 
     @default("allow_all")
@@ -48,6 +54,7 @@ class AccountsAuthenticator(NativeAuthenticator):  # type: ignore[misc]  # the l
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._attempts = Attempts(time.monotonic)
         if not self.username_pattern:
             self.set_trait("username_pattern", NAMES)  # not a default: only a change compiles it
         if self.first_login_file:
@@ -73,11 +80,18 @@ class AccountsAuthenticator(NativeAuthenticator):  # type: ignore[misc]  # the l
         password = data.get("password", "")
         if not _hashable(password) or "username" not in data:
             return None
-        name: str | None = await super().authenticate(handler, data)
-        if name is None:
-            account = self.get_user(data["username"])
-            if account is not None and not account.is_authorized and account.is_valid_password(password):
-                raise web.HTTPError(403, "Your account waits for an administrator's approval.")
+        name: str = self.normalize_username(data["username"])
+        who = name[:200], address(handler.request)
+        # Looked at first: who has to wait learns nothing of the password, and costs no hash.
+        if pause := self._attempts.pause_s(who, self.allowed_failed_logins, self.seconds_before_next_try):
+            raise web.HTTPError(403, f"Too many wrong passwords: wait {ceil(pause)} seconds, then try again.")
+        account = self.get_user(name)
+        if account is None or not _fits(account, password, data.get("2fa")):
+            self._attempts.wrong(who)
+            return None
+        self._attempts.right(who)
+        if not account.is_authorized:
+            raise web.HTTPError(403, "Your account waits for an administrator's approval.")
         return name
 
     def is_password_strong(self, password: str) -> bool:
@@ -111,6 +125,12 @@ class AccountsAuthenticator(NativeAuthenticator):  # type: ignore[misc]  # the l
 def waiting(db: Any) -> int:
     """How many accounts wait for an administrator's approval."""
     return int(db.query(UserInfo).filter_by(is_authorized=False).count())
+
+
+def _fits(account: UserInfo, password: str, second: str | None) -> bool:
+    if not account.is_valid_password(password):
+        return False
+    return not account.has_2fa or bool(second and account.is_valid_token(second))
 
 
 def _hashable(password: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from jupyterhub.utils import subdomain_hook_idna, subdomain_hook_legacy
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
@@ -71,6 +72,7 @@ def configure(
     if public_url is None:
         _hub(c, folder, secrets, addresses)
         _login(c, folder, settings)
+    _hosts(c, settings, addresses)
     _sessions(c, folder, settings)
     _services(c, secrets, addresses)
     _pages(c, folder)
@@ -152,6 +154,30 @@ def _hub(c: Config, folder: DataFolder, secrets: Secrets, addresses: Addresses) 
     _default(c, "ConfigurableHTTPProxy", "auth_token", secrets.proxy_token)
 
 
+def _hosts(c: Config, settings: Settings, addresses: Addresses) -> None:
+    """Where each person's sessions get a host name of their own: our service stays at the hub's."""
+    if settings.subdomain_host is not None:
+        _default(c, "JupyterHub", "subdomain_host", settings.subdomain_host)
+    if not (host := _given(c, "JupyterHub", "subdomain_host", "")):
+        return
+    if addresses.proxy_api_url and host != settings.subdomain_host:
+        raise HubConfigError(
+            "c.JupyterHub.subdomain_host is set, and the proxy does not know: "
+            "write it as subdomain_host into bkai.yaml instead."
+        )
+    others = _given(c, "JupyterHub", "subdomain_hook", subdomain_hook_idna)
+    others = {"idna": subdomain_hook_idna, "legacy": subdomain_hook_legacy}.get(others, others)
+
+    def hook(name: str, domain: str, kind: str) -> str:
+        return domain if (name, kind) == (SERVICE, "service") else str(others(name, domain, kind))
+
+    c.JupyterHub.subdomain_hook = hook
+    if addresses.proxy_api_url:
+        # What runs on this machine, sessions among it, goes on to reach the service by the address as it is.
+        here = f"{urlsplit(addresses.public_url).hostname}/services/{SERVICE}/"
+        c.Proxy.extra_routes = {here: addresses.service_url, **_given(c, "Proxy", "extra_routes", {})}
+
+
 def _login(c: Config, folder: DataFolder, settings: Settings) -> None:
     """Accounts with passwords, unless the administrator has chosen another way."""
     if "authenticator_class" in c.JupyterHub:
@@ -199,6 +225,8 @@ def _services(c: Config, secrets: Secrets, addresses: Addresses) -> None:
             "url": addresses.service_url,
             "api_token": secrets.service_token,
             "oauth_no_confirm": True,
+            # A path: the service asks so, and it is at the hub's own address, whatever that is called.
+            "oauth_redirect_uri": f"/services/{SERVICE}/oauth_callback",
             "oauth_client_allowed_scopes": [ACCESS],
             "display": False,  # the pages have links of their own
         }

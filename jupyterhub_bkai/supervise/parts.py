@@ -45,6 +45,7 @@ def _proxy(plan: Plan, program: Sequence[str]) -> Recipe:
             str(nodeproxy.ERROR_PAGES),
             "--log-level",
             "info",
+            *(("--host-routing",) if plan.subdomain_host else ()),
         ),
         environment={"CONFIGPROXY_AUTH_TOKEN": plan.secrets.proxy_token, "NO_COLOR": "1"},
     )
@@ -70,6 +71,7 @@ def _python(plan: Plan, name: str, title: str, module: str, *arguments: str) -> 
             repr(plan.addresses),
             *plan.secrets.all(),
             str(plan.dummy_login),
+            str(plan.subdomain_host),
             # A hub that is to store a first password has to be started for it.
             *([plan.first_password] if name == HUB and plan.first_password else []),
         ),

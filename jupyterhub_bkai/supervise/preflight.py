@@ -86,6 +86,8 @@ class Plan:
     dummy_login: bool
     #: The administrator's password if it has not been shown yet.
     first_password: str | None = field(repr=False)
+    #: Where people reach the site, when each person's sessions have a host name of their own below it.
+    subdomain_host: str | None = None
 
 
 @contextmanager
@@ -286,6 +288,7 @@ def _plan(asked: Asked) -> Plan:
         addresses=addresses,
         dummy_login=dummy,
         first_password=None if shown else _prepare_login(folder),
+        subdomain_host=_settings(folder).subdomain_host,
     )
 
 

@@ -165,9 +165,16 @@ class Supervisor:
             say(
                 facts.statement or "The devices shown are fake: they are booked, but no program can use them."
             )
+        if not plan.dummy_login and plan.subdomain_host is None and facts and facts.process_users == "real":
+            say(
+                "Sessions share one address with the hub, so a page in one person's session can act for whoever opens "
+                "it. Set subdomain_host in bkai.yaml where people do not trust each other."
+            )
         if plan.first_password is not None:
             self._tell_login(plan.first_password)
-        say(f"Ready: {plan.addresses.public_url}   (Ctrl-C ends it and stops all sessions)")
+        say(
+            f"Ready: {plan.subdomain_host or plan.addresses.public_url}   (Ctrl-C ends it and stops all sessions)"
+        )
 
     def _tell_login(self, password: str) -> None:
         """Show the first login, unless the administrator has put another authenticator in its place."""

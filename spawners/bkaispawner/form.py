@@ -200,7 +200,9 @@ def _text(value: Any) -> str:
 
 def _mounts(value: Any) -> dict[str, str]:
     """Folder → mode, from ["data:ro"] or "data:ro models"."""
-    parts = value.replace(",", " ").split() if isinstance(value, str) else value or []
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(parts, list):  # a program may send the Hub anything
+        return {}
     pairs = (str(part).partition(":") for part in parts)
     return {name: mode or "ro" for name, _, mode in pairs}
 

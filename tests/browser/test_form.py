@@ -415,6 +415,7 @@ def test_fits_a_phone_with_the_button_in_sight(browser: Browser, site: Site, sch
 def test_the_other_pages_fit_a_phone(browser: Browser, site: Site, path: str) -> None:
     site.token("ada")  # with a row in the table of tokens
     page = log_in(browser, site, "ada", viewport=PHONE)
+    page.goto(f"{site.url}/services/bkai/")  # and with one in that of applications
     page.goto(site.url + path)
     assert not overflows(page)
     page.context.close()

@@ -2,13 +2,14 @@
 
 import json
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.chain.site import ADMIN_TOKEN, Site
+from tests.chain.site import ADMIN_TOKEN, SETTINGS, Site, remove
 
 pytestmark = pytest.mark.hub
 SMALL = {"version": "python/3.11", "cpu": "0.1", "memory": "256m"}
@@ -177,6 +178,57 @@ def test_a_token_without_the_services_scope(site: Site) -> None:
     assert answer.status_code == 403, answer.text
 
 
+def test_an_administrators_narrow_token_is_one_of_anybodys(site: Site) -> None:
+    site.token("admin")
+    narrow = site.token("admin", scopes=["access:services!service=bkai"])
+    assert site.call(narrow, "GET", "/me").json()["admin"] is False
+    assert site.call(narrow, "GET", "/sessions", params={"all": "1"}).status_code == 403
+    assert site.call(site.token("admin"), "GET", "/me").json()["admin"] is True
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "/usage?to=0001-01-02",
+        "/usage?from=0001-01-01T00:00%2B14:00",
+        "/sessions?state=%FF",
+    ],
+)
+def test_questions_that_are_none(site: Site, token: str, query: str) -> None:
+    answer = site.call(token, "GET", query)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["message"][-1] == "."
+
+
+def test_a_file_of_ours_that_cannot_be(site: Site, token: str) -> None:
+    answer = httpx.get(f"{site.url}/services/bkai/static/%00", trust_env=False, timeout=30)
+    assert answer.status_code == 404
+
+
+def test_what_other_people_may_not_use_is_not_in_their_news(a_site: Callable[..., Site]) -> None:
+    secret = "  secret:\n    title: Secret\n    public: false\n    users: [ada]\n"
+    site = a_site(settings=SETTINGS + secret).start()
+    try:
+        for user, names in (("bob", ["default"]), ("ada", ["default", "secret"])):
+            mine = site.token(user)
+            with httpx.stream(
+                "GET",
+                f"{site.url}/services/bkai/api/v1/events",
+                headers={"Authorization": f"token {mine}"},
+                trust_env=False,
+                timeout=30,
+            ) as events:
+                lines = events.iter_lines()
+                next(line for line in lines if line == "event: ready")
+                asked = {"options": {**SMALL, "fgpu": "2"}}
+                site.call(mine, "POST", "/sessions", json=asked)
+                next(line for line in lines if line == "event: capacity")
+                told = json.loads(next(lines).removeprefix("data: "))
+                assert [group["name"] for group in told["groups"]] == names
+    finally:
+        remove(site)
+
+
 def test_a_sessions_own_token_may_little_and_dies_with_it(site: Site) -> None:
     admin = site.token("admin")
     asked = {"options": {**SMALL, "name": "own"}}
@@ -187,7 +239,18 @@ def test_a_sessions_own_token_may_little_and_dies_with_it(site: Site) -> None:
     assert (me["name"], me["admin"], me["session"]) == ("admin", False, one["id"])
     assert site.call(inside, "GET", "/sessions", params={"all": "1"}).status_code == 403
     assert site.call(inside, "POST", "/sessions", json=asked).status_code == 403
-    site.call(admin, "DELETE", f"/sessions/{one['id']}")
+    # Whatever runs in the session can read its token: it sees the owner's other sessions and can do nothing to them.
+    other = {"options": {**SMALL, "fgpu": "2", "name": "other"}}
+    (second,) = site.call(admin, "POST", "/sessions", json=other).json()["sessions"]
+    assert site.call(inside, "GET", f"/sessions/{second['id']}").status_code == 200
+    for method, path in (("DELETE", ""), ("GET", "/logs"), ("POST", "/keepalive")):
+        refused = site.call(inside, method, f"/sessions/{second['id']}{path}")
+        assert refused.status_code == 403, (method, path, refused.text)
+    assert second["id"] in [s["id"] for s in site.sessions(admin)]
+    site.call(admin, "DELETE", f"/sessions/{second['id']}")
+    assert site.call(inside, "GET", f"/sessions/{one['id']}/logs").status_code == 200
+    assert site.call(inside, "POST", f"/sessions/{one['id']}/keepalive").status_code == 204
+    assert site.call(inside, "DELETE", f"/sessions/{one['id']}").status_code == 202
     site.until(lambda: not site.sessions(admin), 60, "it has ended")
     site.until(lambda: site.call(inside, "GET", "/me").status_code == 401, 30, "its token is refused")
 

@@ -375,3 +375,9 @@ async def test_options_in_an_address_fill_the_form_and_start_nothing() -> None:
     assert 'name="cpu" value="2"' in html
     assert "evil" not in html
     assert 'name="cpu" value="2"' not in await form.render(asked)
+
+
+@pytest.mark.parametrize("value", [5, True, {"a": 1}, 1.5, [5, None, ["x"]]])
+def test_options_of_any_kind_can_be_shown_again(value: object) -> None:
+    """A program may have sent the Hub anything as this server's options."""
+    assert page(values={one.key: value for one in FIELDS})

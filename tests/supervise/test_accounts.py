@@ -144,6 +144,26 @@ def test_a_link_lets_nobody_in(lab: tuple[Site, Person]) -> None:
     assert Person(site).sign_in("eve") == "Invalid username or password"
 
 
+def test_wrong_passwords_lock_out_only_where_they_come_from(lab: tuple[Site, Person]) -> None:
+    """As others do who know the administrator's name; the proxy appends where somebody really is."""
+    site, administrator = lab
+    Person(site).sign_up("harry")
+    administrator.press("/hub/authorize/harry")
+    thief, harry = Person(site), Person(site)
+    thief.browser.headers["X-Forwarded-For"] = "203.0.113.9"
+    harry.browser.headers["X-Forwarded-For"] = "203.0.113.10"
+    for _ in range(10):
+        assert thief.sign_in("harry", "wrong") == "Invalid username or password"
+    refused = thief.sign_in("harry")
+    assert re.fullmatch(r"Too many wrong passwords: wait \d+ seconds, then try again\.", refused)
+    # Neither another header nor what stands before the address of a proxy makes somebody else of them.
+    thief.browser.headers["X-Real-Ip"] = "203.0.113.77"
+    thief.browser.headers["X-Forwarded-For"] = "203.0.113.78, 203.0.113.9"
+    assert thief.sign_in("harry").startswith("Too many wrong passwords")
+    assert thief.sign_in("admin", "wrong") == "Invalid username or password"
+    assert harry.sign_in("harry") == ""
+
+
 def test_what_is_for_administrators(lab: tuple[Site, Person]) -> None:
     site, administrator = lab
     frank = Person(site)

@@ -199,3 +199,22 @@ def test_a_hub_of_somebodys_own(own: tuple[DataFolder, int]) -> None:
         trust_env=False,
     )
     assert answer.json()["name"] == "bkai"
+
+
+def test_with_host_names_for_people_our_service_stays_at_the_hubs(folder: DataFolder) -> None:
+    folder.settings.write_text("subdomain_host: https://hub.example.org\n")
+    c = configured(folder)
+    assert c.JupyterHub.subdomain_host == "https://hub.example.org"
+    hook = c.JupyterHub.subdomain_hook
+    assert hook("bkai", "hub.example.org", kind="service") == "hub.example.org"
+    assert hook("bkai", "hub.example.org", kind="user") == "bkai.hub.example.org"
+    assert hook("other", "hub.example.org", kind="service") != "hub.example.org"
+    assert c.Proxy.extra_routes == {"127.0.0.1/services/bkai/": "http://127.0.0.1:20003"}
+
+
+def test_a_host_that_the_proxy_does_not_know_is_refused(folder: DataFolder) -> None:
+    def before(c: Config) -> None:
+        c.JupyterHub.subdomain_host = "https://hub.example.org"
+
+    with pytest.raises(HubConfigError, match="write it as subdomain_host into"):
+        configured(folder, before)
