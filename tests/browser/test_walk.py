@@ -120,6 +120,8 @@ def run_cell(page: Page, lab: str) -> str:
     """Opens a notebook in JupyterLab, runs one cell, and gives what it printed."""
     page.goto(f"{lab}?reset")  # a workspace with nothing but the launcher
     page.locator(".jp-LauncherCard[data-category='Notebook']").first.click()
+    # What is run before there is a kernel, JupyterLab forgets.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=2 * MINUTE)
     cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
     cell.click()
     page.keyboard.insert_text(CELL)
