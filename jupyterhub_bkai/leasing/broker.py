@@ -197,7 +197,13 @@ class _Attendance:
 class Broker:
     """The live state and the only way to change it."""
 
-    def __init__(self, database: Database, settings: policy.Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: policy.Settings,
+        clock: Clock,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.database = database
         self.settings = settings
         self.records: dict[str, Record] = {}
@@ -210,6 +216,7 @@ class Broker:
         self.last_order = 0
         self._nodes: tuple[Node, ...] = ()
         self._clock = clock
+        self._entropy = entropy
         self._pending: list[_Pending] = []
         self._work = asyncio.Event()
         self._again = False
@@ -400,6 +407,14 @@ class Broker:
 
         `awaited` says that the hub is already starting the first of them; the others it has to be asked for.
         """
+        records = await self.submit(self.asking(person, server, request, keepalive_s, who))
+        self.fresh |= {record.id for record in records[awaited:] if record.id in self.records}
+        return records
+
+    def asking(
+        self, person: Person, server: str, request: Request, keepalive_s: int | None = None, who: str = ""
+    ) -> Command[list[Record]]:
+        """The command of `ask`."""
 
         def command(draft: Draft) -> list[Record]:
             mine = draft.of_user(person.name)
@@ -414,7 +429,7 @@ class Broker:
             for name in _servers(server, request.count, taken):
                 draft.order += 1
                 record = Record(
-                    id=names.lease_id(draft.now.wall_ms, os.urandom(10)),
+                    id=names.lease_id(draft.now.wall_ms, self._entropy(10)),
                     order=draft.order,
                     person=person,
                     server=name,
@@ -427,10 +442,9 @@ class Broker:
                 )
                 draft.add(record, who or person.name, "asked")
                 records.append(record)
-            self.fresh |= {record.id for record in records[awaited:]}
             return records
 
-        return await self.submit(command)
+        return command
 
     async def move(self, record_id: str, move: Move, who: str, why: str, **changes: Any) -> Record:
         """One move that neither gives nor takes slices."""
@@ -438,6 +452,10 @@ class Broker:
 
     async def end(self, record_id: str, cause: Cause, who: str, message: str) -> Record | None:
         """Begins the end: a waiting request is over at once, a lease goes to `stopping`. Idempotent."""
+        return await self.submit(self.ending(record_id, cause, who, message))
+
+    def ending(self, record_id: str, cause: Cause, who: str, message: str) -> Command[Record | None]:
+        """The command of `end`."""
 
         def command(draft: Draft) -> Record | None:
             try:
@@ -452,12 +470,18 @@ class Broker:
                 move = Move.STOP
             return draft.move(record, move, who, message, cause=cause, message=message)
 
-        return await self.submit(command)
+        return command
 
     async def free(
         self, record_id: str, who: str, why: str, measured_kib: int | None = None
     ) -> Record | None:
         """Gives a stopping lease's slices back; only for who holds the fence's proof. Idempotent."""
+        return await self.submit(self.freeing(record_id, who, why, measured_kib))
+
+    def freeing(
+        self, record_id: str, who: str, why: str, measured_kib: int | None = None
+    ) -> Command[Record | None]:
+        """The command of `free`."""
 
         def command(draft: Draft) -> Record | None:
             try:
@@ -466,7 +490,7 @@ class Broker:
                 return None
             return draft.free(record, who, why, measured_kib) if record.state == State.STOPPING else record
 
-        return await self.submit(command)
+        return command
 
     async def forgotten(self, record_id: str) -> None:
         """The Hub has no server for an ended request any more."""

@@ -87,7 +87,8 @@ def story(record_id: str) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
 
 def open_intervals(connection: sa.Connection) -> list[Mapping[str, Any]]:
     """The intervals no release has closed yet."""
-    rows = connection.execute(sa.select(intervals).where(intervals.c.closed_ms.is_(None)))
+    still_open = intervals.c.closed_ms.is_(None)
+    rows = connection.execute(sa.select(intervals).where(still_open).order_by(intervals.c.lease))
     return [dict(row) for row in rows.mappings()]
 
 

@@ -1,0 +1,106 @@
+"""A database that is only memory, for simulations: the rows of `tables`, written as a whole or not at all.
+
+Keeps the same promises as `database.Database` as far as they can be broken in one process: one live request for each
+server, one lease for each request, one open interval for each lease. Nothing is kept after the process.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from jupyterhub_bkai.errors import Unavailable
+from jupyterhub_bkai.store import queries
+from jupyterhub_bkai.store.database import Batch, Row
+from jupyterhub_bkai.store.records import Record, read
+from jupyterhub_bkai.store.tables import LIVE_STATES
+
+T = TypeVar("T")
+_LIVE = frozenset(LIVE_STATES.strip("()").replace("'", "").split(","))
+
+
+class MemoryDatabase:
+    """Rows by their keys. `fault` is called before and after each write ("before", "after"): what it raises happens
+    at that moment, as the end of the process would.
+    """
+
+    def __init__(self, fault: Callable[[str], None] | None = None) -> None:
+        self.requests: dict[str, Row] = {}
+        self.leases: dict[str, Row] = {}
+        self.slices: dict[str, list[Row]] = {}
+        self.intervals: dict[str, Row] = {}
+        self.transitions: list[Row] = []
+        self.fault = fault or (lambda moment: None)
+        self._servers: dict[tuple[str, str], str] = {}
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    async def write(self, batch: Batch) -> None:
+        """All of a batch or nothing. Raises `Unavailable` for what the tables forbid."""
+        if not batch:
+            return
+        self.fault("before")
+        self._check(batch)
+        for row in batch.requests:
+            self.requests[row["id"]] = dict(row)
+            self._servers[row["user_name"], row["server"]] = row["id"]
+        for row in batch.changed_requests:
+            now = self.requests[row["id"]]
+            now.update(row)
+            if (
+                now["state"] not in _LIVE
+                and self._servers.get((now["user_name"], now["server"])) == now["id"]
+            ):
+                del self._servers[now["user_name"], now["server"]]
+        for row in batch.leases:
+            self.leases[row["id"]] = dict(row)
+        for row in batch.changed_leases:
+            self.leases[row["id"]].update(row)
+        for row in batch.slices:
+            self.slices.setdefault(row["lease"], []).append(dict(row))
+        for row in batch.intervals:
+            self.intervals[row["lease"]] = {
+                "closed_ms": None,
+                "duration_ms": None,
+                "measured_kib": None,
+                **row,
+            }
+        for row in batch.closed_intervals:
+            self.intervals[row["lease"]].update(row)
+        self.transitions.extend(batch.transitions)
+        self.fault("after")
+
+    def _check(self, batch: Batch) -> None:
+        taken: set[tuple[str, str]] = set()
+        for row in batch.requests:
+            server = row["user_name"], row["server"]
+            if row["state"] in _LIVE and (server in self._servers or server in taken):
+                raise Unavailable("The server has a live request.", reason="database")
+            taken.add(server)
+        for row in batch.leases:
+            if row["id"] in self.leases:
+                raise Unavailable("The request has a lease.", reason="database")
+
+    async def read(self, query: Callable[[sa.Connection], T]) -> T:
+        """The answer of one of the queries that a broker starts with. Raises KeyError for any other."""
+        answers: dict[Any, Callable[[], Any]] = {
+            queries.last_order: lambda: max((row["ord"] for row in self.requests.values()), default=0),
+            queries.live: lambda: self._records(lambda row: row["state"] in _LIVE),
+            queries.unwanted: lambda: self._records(
+                lambda row: bool(row["remove_server"]) and row["state"] not in _LIVE
+            ),
+            queries.open_intervals: lambda: [
+                row for _, row in sorted(self.intervals.items()) if row["closed_ms"] is None
+            ],
+        }
+        answer: T = answers[query]()
+        return answer
+
+    def _records(self, wanted: Callable[[Row], bool]) -> list[Record]:
+        rows = sorted((row for row in self.requests.values() if wanted(row)), key=lambda row: row["ord"])
+        empty = {"node": None, "granted_ms": None, "started_ms": None, "deadline_ms": None, "handle": None}
+        return [
+            read({**row, **(self.leases.get(row["id"]) or empty)}, self.slices.get(row["id"], ()))
+            for row in rows
+        ]
