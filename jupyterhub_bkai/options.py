@@ -7,7 +7,7 @@ policy's business.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -105,6 +105,8 @@ class SlotOffer:
     devices: int
     divisible: bool = True
     mig: tuple[str, ...] = ()
+    #: what part of a device an instance of each profile is, where it is known
+    mig_shares: Mapping[str, Fraction] = field(default_factory=dict)
     memory_mib: int = 0
     free: Fraction = Fraction(0)
     idle: int = 0
@@ -485,7 +487,7 @@ def _wish(reader: _Reader, group: GroupOffer) -> Wish | None:
 
 def _mig_wish(reader: _Reader, slot: SlotOffer, spread: int) -> Wish | None:
     profile = reader.one_of("mig", slot.mig, "")
-    return Wish(slot.slot, spread, Fraction(1), profile) if profile else None
+    return Wish(slot.slot, spread, slot.mig_shares.get(profile, Fraction(1)), profile) if profile else None
 
 
 def _share_wish(reader: _Reader, slot: SlotOffer, group: GroupOffer, key: str, spread: int) -> Wish | None:

@@ -122,9 +122,12 @@ def check(settings: Settings, person: Person, request: Request, holdings: Sequen
             f"{group.title} allows each person {limits.sessions} sessions at a time; you can have {left} more.",
         )
     waiting = sum(holding.waiting for holding in mine)
-    if limits.pending is not None and waiting >= limits.pending:
+    # Whether they start at once is not known yet, so all of them count.
+    if limits.pending is not None and waiting + request.count > limits.pending:
         raise _denied(
-            "count", f"{group.title} allows each person {limits.pending} waiting sessions; cancel one first."
+            "count",
+            f"{group.title} allows each person {limits.pending} waiting sessions at a time; "
+            f"you can ask for {max(0, limits.pending - waiting)} more.",
         )
     if limits.devices is not None and request.wish is not None:
         held = sum((holding.devices for holding in mine), Fraction(0))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from jupyterhub_bkai import names, options, policy
+from jupyterhub_bkai import options, policy
 from jupyterhub_bkai.api.context import Context
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, PublicError
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.broker import holding
+from jupyterhub_bkai.leasing.queue import Waiting
 from jupyterhub_bkai.leasing.why import sentence
 from jupyterhub_bkai.model import Device, Person, Request
 from jupyterhub_bkai.options import GroupOffer, Offer, SlotOffer
@@ -75,6 +76,7 @@ def _slot_offer(slot: str, nodes: list[list[Device]], books: list[NodeBook]) -> 
         devices=max(len(group) for group in mine),
         divisible=any(d.divisible for d in devices),
         mig=tuple(dict.fromkeys(p.name for d in devices for p in d.mig)),
+        mig_shares={p.name: Fraction(p.memory_mib, d.memory_mib) for d in devices for p in d.mig},
         memory_mib=max(d.memory_mib for d in devices),
         free=max((b.free_share for group in here for b in group), default=Fraction(0)),
         idle=max((sum(b.idle for b in group) for group in here), default=0),
@@ -99,24 +101,14 @@ async def ask(
 ) -> list[Record]:
     """Checks and records a wish. `server` None takes the asked name, or the first free one."""
     request = parse(context, person, raw)
-    if server is None:
+    if server is None and request.name:
         if request.name in _taken(context, person):
             sentence = _in_use(request.name)
             raise Conflict(sentence, fields={"name": sentence})
-        server = request.name or _free_name(context, person, request)
+        server = request.name
     return await context.broker.ask(
         person, server, request, awaited=awaited, keepalive_s=keepalive_s, who=who
     )
-
-
-def _free_name(context: Context, person: Person, request: Request) -> str:
-    """A name after the image's family, numbered past those in use."""
-    taken = _taken(context, person)
-    base = names.server_name(request.version.split("/")[0])
-    number = 1
-    while names.numbered(base, number) in taken:
-        number += 1
-    return names.numbered(base, number)
 
 
 def _taken(context: Context, person: Person) -> set[str]:
@@ -149,20 +141,22 @@ def check(
 
 
 def _outlook(context: Context, request: Request) -> Outlook:
-    hall = context.broker.scheduler.halls[request.group]
-    group = context.settings.group(request.group)
-    unit = group.unit if group else Unit()
-    title = group.title if group else request.group
-    wants = (request.wish, request.cpu_milli, request.memory_mib)
-    fits = hall.books.choose(*wants) is not None
-    short = "" if fits else sentence(hall.books.shortage(*wants), request, unit, title)
-    if not fits and hall.empty.choose(*wants) is None:
-        return Outlook("never", f"No machine of {title} is large enough for this. {short}")
-    if ahead := len(hall.line):
-        waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
-        return Outlook("later", f"{waiting} in {title}; yours would be number {ahead + 1}.")
-    if not fits:
-        return Outlook("later", f"It would wait. {short}")
+    scheduler = context.broker.scheduler
+    hall, group = scheduler.halls[request.group], context.settings.group(request.group)
+    unit, title = (group.unit, group.title) if group else (Unit(), request.group)
+    if not scheduler.starts_now(Waiting("", 0, "", request, duration_s=request.duration_s), context.now_ms()):
+        wants = (request.wish, request.cpu_milli, request.memory_mib)
+        if hall.empty.choose(*wants) is None:
+            short = sentence(hall.books.shortage(*wants), request, unit, title)
+            return Outlook("never", f"No machine of {title} is large enough for this. {short}")
+        if ahead := len(hall.line):
+            waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
+            return Outlook("later", f"{waiting} in {title}; yours would be number {ahead + 1}.")
+        if hall.rules.on_hold:
+            return Outlook("later", f"It would wait. The administrator holds {title} at present.")
+        return Outlook(
+            "later", f"It would wait. {sentence(hall.books.shortage(*wants), request, unit, title)}"
+        )
     if request.count > 1:
         return Outlook(
             "now", f"The first of {request.count} starts at once; the others as far as there is room."

@@ -115,7 +115,7 @@ async def find(call: Call) -> Record:
     record = None
     if is_lease_id(record_id):
         record = call.context.broker.records.get(record_id)
-        record = record or await call.context.database.read(queries.one(record_id))
+        record = record or await call.context.database.read(queries.One(record_id))
     if record is None or not call.caller.may_see(record.user):
         raise NotFound("There is no such session of yours.")
     return record

@@ -65,9 +65,16 @@ async def acquire(context: Context, body: Who) -> AsyncGenerator[dict[str, Any] 
     """The events of one start: attached to the request that waits for this server, or to a new one.
 
     The first event comes only when the request is on disk. None is a heartbeat. Raises `PublicError` before the
-    first event when the request is refused.
+    first event when the request is refused (after heartbeats, if the server's former session was still ending).
     """
-    record = await _attach(context, body)
+    attaching = asyncio.create_task(_attach(context, body), name=f"attach {body.user}/{body.server}")
+    try:
+        # The former session of this server may still be ending.
+        while not (await asyncio.wait({attaching}, timeout=HEARTBEAT_S))[0]:
+            yield None
+        record = await attaching
+    finally:
+        attaching.cancel()
     async with context.broker.attend(record.id), context.broker.watch(record.id) as watcher:
         last: dict[str, Any] | None = None
         while True:
@@ -286,24 +293,32 @@ class AcquireHandler(_Base):
         """One JSON object a line; an empty line keeps the connection."""
         try:
             events = acquire(self.context, read_json(self.request.body, Who))
-            first = await anext(events)
         except Exception as error:  # noqa: BLE001  the process edge: everything becomes an answer
             self.refuse(error)
             return
-        self.set_header("Content-Type", "application/x-ndjson")
-        self._events = events
-        self._gone = asyncio.create_task(self._relay(first, events))
+        self._gone = asyncio.create_task(self._relay(events))
         try:
             await self._gone
         except (StreamClosedError, asyncio.CancelledError):
             log.debug("An acquire stream was closed by the hub")
+        except Exception as error:  # noqa: BLE001  the same edge
+            if self._headers_written:
+                public = to_public(error)
+                ended = {
+                    "event": "ended",
+                    "state": "ERROR",
+                    "reason": public.reason,
+                    "message": public.message,
+                }
+                self.write(_line(ended))
+            else:
+                self.refuse(error)
         finally:
             await events.aclose()
 
-    async def _relay(self, first: Any, events: AsyncIterator[Any]) -> None:
-        self.write(_line(first))
-        await self.flush()
+    async def _relay(self, events: AsyncIterator[Any]) -> None:
         async for event in events:
+            self.set_header("Content-Type", "application/x-ndjson")
             self.write(_line(event))
             await self.flush()
 

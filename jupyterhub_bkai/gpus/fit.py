@@ -144,7 +144,7 @@ class _Kinds:
 
 
 class Books:
-    """What is left on a set of nodes. Changed by `put` only; `mark` and `rollback` undo, for a look ahead."""
+    """What is left on a set of nodes. Changed by `put` and `drop` only; `rehearse` undoes, for a look ahead."""
 
     def __init__(self, nodes: Iterable[NodeBook] = ()) -> None:
         self._nodes: dict[str, NodeBook] = {}
@@ -278,6 +278,7 @@ class Books:
         over = fits.cpu_milli / self.cpu_per_device - need
         enough = min(0.0, over)
         best: tuple[tuple[float, int], Entry, Choice] | None = None
+        found: _Kinds | None = None
         kinds: Iterable[Kind | None] = (None,)
         if wish is not None:
             found = self._slots.get(wish.slot)
@@ -299,6 +300,10 @@ class Books:
                     choice = Choice(entry[2], ()) if wish is None else self._at(entry, wish, Placement.PACK)
                     if choice is not None:
                         best = (key, entry, choice)
+        if best is None and wish is not None and wish.count > 1 and found is not None:
+            return self._single(
+                found, wish, fits, Placement.PACK
+            )  # those looked at may be the ones that will not do
         return best[2] if best is not None else None
 
     def _several(self, found: _Kinds, wish: Wish, fits: "_Fits", placement: Placement) -> Choice | None:

@@ -6,6 +6,7 @@ callers answered. What was answered survives a power cut; what was not written n
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
 from jupyterhub_bkai.gpus.fit import Choice, NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.lifecycle import ENDS_AS, FINAL, HOLDING, Cause, Move, State, target
-from jupyterhub_bkai.leasing.queue import Waiting
+from jupyterhub_bkai.leasing.queue import Discipline, Waiting
 from jupyterhub_bkai.leasing.scheduler import Held, Scheduler
 from jupyterhub_bkai.leasing.why import Standing, standing
 from jupyterhub_bkai.model import Node, Person, Request
@@ -108,7 +109,6 @@ class Draft:
     def grant(self, record: Record, choice: Choice) -> Record:
         """Gives what `choice` says: the lease, its slices and its usage interval in one transaction."""
         request = record.request
-        deadline = self.now.wall_ms + request.duration_s * 1000 if request.duration_s else None
         granted = self.move(
             record,
             Move.GRANT,
@@ -117,7 +117,6 @@ class Draft:
             node=choice.node,
             slices=choice.slices,
             granted_ms=self.now.wall_ms,
-            deadline_ms=deadline,
             message=None,
         )
         # `move` noted the lease's columns as changed, but the lease is only being made now.
@@ -220,6 +219,8 @@ class Broker:
         self._pending: list[_Pending] = []
         self._work = asyncio.Event()
         self._again = False
+        #: the machines changed since queues and books were laid out; a failed write left open what is true
+        self._stale = self._lost = False
         #: requests that nobody has waited for yet, so that nobody but the reconcile loop will start them
         self.fresh: set[str] = set()
         self._attendance: dict[str, _Attendance] = {}
@@ -230,13 +231,50 @@ class Broker:
 
     async def load(self, nodes: Sequence[Node]) -> None:
         """Takes up where the last process ended: what the database holds is what is true."""
-        self.last_order = await self.database.read(queries.last_order)
-        for record in await self.database.read(queries.live):
-            self._keep(replace(record, state=State(record.state)))
-        self.unwanted = {record.id: record for record in await self.database.read(queries.unwanted)}
-        for row in await self.database.read(queries.open_intervals):
-            self.intervals[row["lease"]] = metering.read(row)
+        await self._read()
         self.set_nodes(nodes)
+        self._lay_out()
+        await self._recall()
+        for record in self.records.values():
+            if record.state == State.QUEUED and record.request.group not in self.scheduler.halls:
+                gone = f"The resource group {record.request.group} does not exist any more; ask again in another."
+                self._later(self.ending(record.id, Cause.REFUSED, "service", gone))
+
+    async def _read(self) -> None:
+        """Takes what the database holds for the truth."""
+        self.last_order = await self.database.read(queries.last_order)
+        live = {record.id: record for record in await self.database.read(queries.live)}
+        self.unwanted = {record.id: record for record in await self.database.read(queries.unwanted)}
+        self.intervals = {
+            row["lease"]: metering.read(row) for row in await self.database.read(queries.open_intervals)
+        }
+        ended = {}
+        for record_id in self.records.keys() - live.keys():
+            if (record := await self.database.read(queries.One(record_id))) is not None:
+                ended[record_id] = replace(record, state=State(record.state))
+        for record in ended.values():
+            self._drop(record)
+        for record in live.values():
+            self._keep(replace(record, state=State(record.state)))
+        for watcher in self._watchers:
+            watcher.tell({*live, *ended}, ended, [group.name for group in self.settings.groups])
+
+    async def _recall(self) -> None:
+        """What people used before this process, for groups whose order depends on it."""
+        now_ms = self._clock.now().wall_ms
+        for group in self.settings.groups:
+            if group.rules.discipline is not Discipline.FAIR:
+                continue
+            since_ms = now_ms - int(10_000 * group.rules.half_life_s)
+            for row in await self.database.read(queries.overlapping(since_ms, now_ms)):
+                if row["group_name"] == group.name and row["duration_ms"] is not None:
+                    self.scheduler.charge(
+                        group.name,
+                        row["user_name"],
+                        (row["cpu_milli"], row["memory_mib"], float(Fraction(row["share"]))),
+                        (row["opened_ms"], row["opened_ms"] + row["duration_ms"]),
+                        now_ms,
+                    )
 
     async def run(self) -> None:
         """Writes what is pending, for ever; cancelled at the end."""
@@ -254,6 +292,11 @@ class Broker:
 
     async def _turn(self, pending: Sequence[_Pending]) -> None:
         """One transaction: the commands, then the grants they make possible."""
+        try:
+            await self._catch_up()
+        except Exception as error:  # noqa: BLE001  whatever keeps the truth from us is told to who asks
+            _fail(pending, error)
+            return
         draft = Draft(self, self._clock.now())
         answers: list[tuple[_Pending, Any]] = []
         for item in pending:
@@ -264,21 +307,30 @@ class Broker:
                 draft.undo(mark)
                 if not item.done.done():
                     item.done.set_exception(error)
-        groups = self._decide(draft)
         try:
+            groups = self._decide(draft)
             await self.database.write(draft.batch)
-        except PublicError as error:
-            # The queues and books have gone ahead of the records, which are what is true.
-            self._lay_out()
-            self._again = True
-            for item, _ in answers:
-                if not item.done.done():
-                    item.done.set_exception(error)
+        except Exception as error:
+            # Queues and books have gone ahead, and nobody knows whether the write is on disk.
+            self._lost = self._again = True
+            if not isinstance(error, PublicError):
+                log.exception("A transaction of %d commands failed", len(pending))
+            with contextlib.suppress(Exception):  # else at the next turn
+                await self._catch_up()
+            _fail(pending, error)
             return
         self._adopt(draft, groups)
         for item, answer in answers:
             if not item.done.done():
                 item.done.set_result(answer)
+
+    async def _catch_up(self) -> None:
+        """Makes queues and books true again after a failed write, or when the machines changed."""
+        if self._lost:
+            await self._read()
+        if self._lost or self._stale:
+            self._lay_out()
+        self._lost = False
 
     def _decide(self, draft: Draft) -> set[str]:
         """Brings queues and books up to the draft and grants what they allow; returns the groups that moved."""
@@ -303,8 +355,12 @@ class Broker:
             self.scheduler.remove(new.id)
         elif held and new.state not in HOLDING:
             self.scheduler.free(new.id, now_ms)
-        elif held and old is not None and old.deadline_ms != new.deadline_ms:
-            self.scheduler.hold(_held(new), now_ms)
+        elif (
+            held
+            and old is not None
+            and (old.deadline_ms, old.started_ms) != (new.deadline_ms, new.started_ms)
+        ):
+            self.scheduler.hold(self._held(new), now_ms)
         else:
             return False
         return True
@@ -351,33 +407,60 @@ class Broker:
 
     async def submit(self, command: Command[T]) -> T:
         """Runs `command` in the next transaction; returns after it is on disk. Raises what the command raises."""
+        return await self._later(command)
+
+    def _later(self, command: Command[T]) -> "asyncio.Future[T]":
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending(command, done))
         self._work.set()
-        return await done
+        return done
 
     # -- nodes and books -------------------------------------------------------------------
 
     def set_nodes(self, nodes: Sequence[Node]) -> None:
         """The machines there are now; the waiting are looked at again."""
         self._nodes = tuple(nodes)
-        self._lay_out()
+        # Not at once: a decision may be on its way to the disk, which the records do not know of yet.
+        self._stale = True
         self._work.set()
 
     def _lay_out(self) -> None:
         """Makes queues and books anew from the records."""
+        self._stale = False
         now_ms = self._clock.now().wall_ms
-        overcommit = max((g.cpu_overcommit for g in self.settings.groups), default=Fraction(1))
         groups = {g.name: (g.rules, self.nodes_of(g.name)) for g in self.settings.groups}
-        scheduler = Scheduler()
-        scheduler.inherit(self.scheduler)
-        scheduler.lay_out(groups, [NodeBook.empty(node, overcommit) for node in self._nodes])
+        scheduler = Scheduler(self.settings.start_limit_s * 1000)
+        scheduler.inherit(self.scheduler, now_ms)
+        scheduler.lay_out(groups, [NodeBook.empty(node, self._overcommit(node)) for node in self._nodes])
         for record in self.records.values():
             if record.state in HOLDING:
-                scheduler.hold(_held(record), now_ms)
+                scheduler.hold(self._held(record), now_ms)
             elif record.request.group in scheduler.halls:
                 scheduler.add(waiting(record))
         self.scheduler = scheduler
+
+    def _overcommit(self, node: Node) -> Fraction:
+        """How many times over a node's processors may be booked: as few as any of its groups wants."""
+        mine = [g.cpu_overcommit for g in self.settings.groups if node.name in self.nodes_of(g.name)]
+        return min(mine, default=Fraction(1))
+
+    def _held(self, record: Record) -> Held:
+        """What a record holds, as the scheduler has it. What has not started yet ends its duration after the last
+        moment at which it may start.
+        """
+        request, ends_ms = record.request, record.deadline_ms
+        if record.started_ms is None and request.duration_s is not None and record.granted_ms is not None:
+            ends_ms = record.granted_ms + (request.duration_s + self.settings.start_limit_s) * 1000
+        return Held(
+            record.id,
+            record.user,
+            request.group,
+            record.node or "",
+            request.cpu_milli,
+            request.memory_mib,
+            record.slices,
+            ends_ms,
+        )
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -396,7 +479,7 @@ class Broker:
     async def ask(
         self,
         person: Person,
-        server: str,
+        server: str | None,
         request: Request,
         *,
         awaited: bool = False,
@@ -405,14 +488,20 @@ class Broker:
     ) -> list[Record]:
         """Records a wish (its `count` sessions at once, or none). Raises `PolicyDenied` or `Conflict`.
 
-        `awaited` says that the hub is already starting the first of them; the others it has to be asked for.
+        Without a server's name it gets one after its image version. `awaited` says that the hub is already starting
+        the first of them; the others it has to be asked for.
         """
         records = await self.submit(self.asking(person, server, request, keepalive_s, who))
         self.fresh |= {record.id for record in records[awaited:] if record.id in self.records}
         return records
 
     def asking(
-        self, person: Person, server: str, request: Request, keepalive_s: int | None = None, who: str = ""
+        self,
+        person: Person,
+        wanted: str | None,
+        request: Request,
+        keepalive_s: int | None = None,
+        who: str = "",
     ) -> Command[list[Record]]:
         """The command of `ask`."""
 
@@ -420,6 +509,7 @@ class Broker:
             mine = draft.of_user(person.name)
             policy.check(self.settings, person, request, [holding(r) for r in mine])
             taken = {r.server for r in mine}
+            server = wanted if wanted is not None else _free_name(request.version, taken)
             if server in taken:
                 raise Conflict(
                     f"You already have a session called “{server or 'default'}”; stop it first or choose another name.",
@@ -514,6 +604,10 @@ class Broker:
 
     async def ready(self, record_id: str) -> Record:
         """The session's port answers."""
+        return await self.submit(self.readying(record_id))
+
+    def readying(self, record_id: str) -> Command[Record]:
+        """The command of `ready`."""
 
         def command(draft: Draft) -> Record:
             record = draft.get(record_id)
@@ -528,7 +622,7 @@ class Broker:
                 record, Move.READY, "hub", "the session answers", started_ms=now, deadline_ms=deadline
             )
 
-        return await self.submit(command)
+        return command
 
     # -- looking ---------------------------------------------------------------------------
 
@@ -650,6 +744,14 @@ class Watcher:
         return ids
 
 
+def _free_name(version: str, taken: set[str]) -> str:
+    """A name after the image's family, numbered past those in use."""
+    base, number = names.server_name(version.split("/")[0]), 1
+    while names.numbered(base, number) in taken:
+        number += 1
+    return names.numbered(base, number)
+
+
 def _servers(server: str, count: int, taken: set[str]) -> list[str]:
     """The names of `count` sessions asked for together: the given one, then numbered ones that are free."""
     found, number = [server], 2
@@ -674,15 +776,7 @@ def waiting(record: Record) -> Waiting:
     return Waiting(record.id, record.order, record.user, request, duration_s=request.duration_s)
 
 
-def _held(record: Record) -> Held:
-    request = record.request
-    return Held(
-        record.id,
-        record.user,
-        request.group,
-        record.node or "",
-        request.cpu_milli,
-        request.memory_mib,
-        record.slices,
-        record.deadline_ms,
-    )
+def _fail(pending: Iterable[_Pending], error: Exception) -> None:
+    for item in pending:
+        if not item.done.done():
+            item.done.set_exception(error)

@@ -189,6 +189,12 @@ class Account:
         decay = 0.5 ** (passed / half_life_s)
         self.used = self.used * decay + self.held * (1 - decay) * half_life_s / log(2)
 
+    def add_past(self, held: float, period_ms: tuple[int, int], now_ms: int, half_life_s: float) -> None:
+        """Counts what was held from one moment to another, before now."""
+        self.advance(now_ms, half_life_s)
+        begun, ended = (0.5 ** (max(0, now_ms - moment) / 1000 / half_life_s) for moment in period_ms)
+        self.used += held * (ended - begun) * half_life_s / log(2)
+
     def fair_score(self, now_ms: int, half_life_s: float) -> float:
         """Use so far, and what is held now as if for one half-life more."""
         self.advance(now_ms, half_life_s)

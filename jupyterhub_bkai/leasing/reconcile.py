@@ -97,7 +97,7 @@ class Facts:
     fresh: bool = False
 
 
-def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Action:
+def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int, start_limit_s: int = 600) -> Action:
     """What to do about one record now."""
     state = record.state
     if state == State.STOPPING:
@@ -109,12 +109,14 @@ def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int) -> Act
             return Action.TOO_LONG
         waiting = facts.hub == "none" and (facts.fresh or facts.unattended_s > UNATTENDED_S)
         return Action.START if waiting else Action.NOTHING
-    if record.deadline_ms is not None and now_ms > record.deadline_ms:
-        return Action.DEADLINE
     if state == State.RUNNING:
+        if record.deadline_ms is not None and now_ms > record.deadline_ms:
+            return Action.DEADLINE
         return Action.LOST if facts.gone_s > GONE_S else Action.NOTHING
     if facts.hub != "none" or facts.unattended_s == 0:
         return Action.NOTHING
+    if facts.in_state_s > start_limit_s:
+        return Action.LOST  # nobody gets a slice for longer that the Hub will not start
     if facts.fresh:
         return Action.START
     if facts.gone_s <= RESTART_S:
@@ -212,7 +214,8 @@ class Reconciler:
                 continue
             user = await self._look(name, now)
             for record in records:
-                action = decide(record, self._facts(record, user, now), self._now_ms(), self._limit())
+                facts, settings = self._facts(record, user, now), self._broker.settings
+                action = decide(record, facts, self._now_ms(), settings.queue_limit_s, settings.start_limit_s)
                 if action is not Action.NOTHING:
                     self._spawn(record, action)
 
@@ -223,9 +226,6 @@ class Reconciler:
             self._not_before.pop(ended, None)
             self._released.discard(ended)
             self._gone.pop(ended, None)
-
-    def _limit(self) -> int:
-        return self._broker.settings.queue_limit_s
 
     def _worth_looking(self, name: str, records: list[Record], now: float) -> bool:
         """The Hub is asked about a person every five seconds, sooner while something of theirs is moving."""
@@ -304,28 +304,30 @@ class Reconciler:
 
     # -- what is done ----------------------------------------------------------------------
 
-    async def _start(self, record: Record) -> None:
-        """Asks the Hub for the server; its spawner then attaches to the waiting request."""
+    async def _start(self, record: Record) -> bool:
+        """Asks the Hub for the server; its spawner then attaches to the waiting request. True when the Hub took it."""
         try:
             async with self._starts:
                 live = self._broker.records.get(record.id)
                 if live is None or live.state == State.STOPPING:
-                    return
+                    return False
                 self._later(record.id, 3.0)
                 self._asked[record.user, record.server] = asyncio.get_running_loop().time()
                 await self._hub.start(record.user, record.server)
+                return True
         except HubUnavailable:
             raise
         except PublicError as error:
             # Kept: the person may have to log in again, or to make room among their servers.
+            self._asked.pop((record.user, record.server), None)
             self._broker.set_progress(record.id, Progress(None, error.message))
             self._later(record.id, 15.0)
+            return False
 
     async def _restart(self, record: Record) -> None:
         """A start that a killed Hub lost: whatever was launched is ended first, then it is asked for again."""
-        if await asyncio.to_thread(self._fence.end, record.id, 0.0):
-            await self._start(record)
-            # Counted only when the Hub took it: a Hub that is down says nothing about the session.
+        # Counted only when the Hub took it: a Hub that refuses says nothing about the session.
+        if await asyncio.to_thread(self._fence.end, record.id, 0.0) and await self._start(record):
             self._tries[record.id] = self._tries.get(record.id, 0) + 1
 
     async def _stop_server(self, record: Record) -> None:

@@ -69,6 +69,8 @@ class Reservation:
     id: str
     at_ms: int | None
     nodes: dict[str, NodeBook]
+    #: what the head asks for
+    request: Request
 
     def admits(self, request: Request, choice: Choice, ends_ms: int | None) -> bool:
         """True when a newcomer there does not put the head off; it counts from then on."""
@@ -76,7 +78,7 @@ class Reservation:
         if book is None:
             return True
         if self.at_ms is None:
-            return False
+            return request.wish is None and self._spares(book, request)
         if ends_ms is not None and ends_ms <= self.at_ms:
             return True
         if book.cpu_milli < request.cpu_milli or book.memory_mib < request.memory_mib:
@@ -86,6 +88,36 @@ class Reservation:
         except ValueError:
             return False
         return True
+
+    def _spares(self, book: NodeBook, request: Request) -> bool:
+        """Where nothing says when devices come free: the head's processors and memory stay, and no device is taken."""
+        left = book.take(request.cpu_milli, request.memory_mib, ())
+        if left.cpu_milli < self.request.cpu_milli or left.memory_mib < self.request.memory_mib:
+            return False
+        self.nodes[book.node] = left
+        return True
+
+    def beside(self, books: Books, request: Request) -> Choice | None:
+        """A place on a node that is kept, of what is free both now and beside the head; it counts from then on."""
+        if self.at_ms is None or request.wish is None:
+            return None
+        for name, then in self.nodes.items():
+            now = books[name]
+            if _alone(now, request) is None or _alone(then, request) is None:
+                continue
+            free_now = {book.device.id: book for book in now.devices}
+            both = []
+            for _, _, piece in pieces(then, request.wish):
+                try:
+                    free_now[piece.device].take(piece)
+                except ValueError:
+                    continue
+                both.append(piece)
+            if len(both) >= request.wish.count:
+                choice = Choice(name, tuple(both[: request.wish.count]))
+                self.nodes[name] = then.take(request.cpu_milli, request.memory_mib, choice.slices)
+                return choice
+        return None
 
 
 @dataclass(slots=True)
@@ -108,12 +140,16 @@ class Hall:
     gains: int = -1
     tries: dict[str, int] = field(default_factory=dict)
     bounds: dict[Shape, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    #: everybody's place, counted when first asked for after a change
+    places: dict[str, int] | None = None
 
 
 class Scheduler:
     """The live queues and books. Not thread-safe; time comes in with each call, in milliseconds since the epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_limit_ms: int = 0) -> None:
+        #: how long something may take from its grant until its duration begins to count
+        self.start_limit_ms = start_limit_ms
         self.halls: dict[str, Hall] = {}
         self.held: dict[str, Held] = {}
         self._shared: list[Books] = []
@@ -166,13 +202,14 @@ class Scheduler:
         """What is left on a node of any group."""
         return next((books[name] for books in self._shared if name in books), None)
 
-    def inherit(self, former: "Scheduler") -> None:
+    def inherit(self, former: "Scheduler", now_ms: int) -> None:
         """What people used and asked for, which no record tells."""
         self._asked = former._asked
-        self._inherited = {
-            name: {user: Account(0.0, account.used, account.at_ms) for user, account in hall.accounts.items()}
-            for name, hall in former.halls.items()
-        }
+        for name, hall in former.halls.items():
+            mine = self._inherited[name] = {}
+            for user, account in hall.accounts.items():
+                account.advance(now_ms, hall.rules.half_life_s)
+                mine[user] = Account(0.0, account.used, account.at_ms)
 
     # -- who waits and who holds -------------------------------------------------------------
 
@@ -194,6 +231,7 @@ class Scheduler:
         """Somebody leaves without having started; nothing happens when nobody of that id waits."""
         if (group := self._where.pop(id, None)) is not None:
             hall = self.halls[group]
+            hall.places = None
             if self._parked.pop(id, None) is None:
                 hall.line.remove(id)
             hall.tries.pop(id, None)
@@ -220,11 +258,16 @@ class Scheduler:
         self._change(held.node, lambda book: book.give_back(held.cpu_milli, held.memory_mib, held.slices))
         self._count(held, -1, now_ms)
 
-    def charge(self, group: str, user: str, used: float, now_ms: int) -> None:
-        """Use from before this process: dominant share × seconds, already decayed."""
-        if (hall := self.halls.get(group)) is not None:
-            account = hall.accounts.setdefault(user, Account(at_ms=now_ms))
-            account.used += used
+    def charge(
+        self, group: str, user: str, held: tuple[int, int, float], period_ms: tuple[int, int], now_ms: int
+    ) -> None:
+        """Use from before this process: thousandths of cores, MiB and devices, from one moment to another."""
+        hall = self.halls[group]
+        cpu_milli, memory_mib, devices = held
+        slot = next((name for name in hall.totals if name not in ("cpu", "memory")), "")
+        part = self.share(group, cpu_milli, memory_mib, {slot: devices})
+        account = hall.accounts.setdefault(user, Account(at_ms=now_ms))
+        account.add_past(part, period_ms, now_ms, hall.rules.half_life_s)
 
     def share(self, group: str, cpu_milli: int, memory_mib: int, devices: Mapping[str, float]) -> float:
         """The largest part of any resource of the group that this is (0 to 1)."""
@@ -253,6 +296,8 @@ class Scheduler:
     def decide(self, now_ms: int) -> list[Grant]:
         """Everybody who starts now; they are taken out of the queues, and hold what they are given."""
         self._admit(now_ms)
+        for hall in self.halls.values():
+            hall.places = None
         grants: list[Grant] = []
         for hall in sorted(self.halls.values(), key=lambda hall: hall.line.first()):
             if len(hall.line):
@@ -301,6 +346,7 @@ class Scheduler:
                 reservation = self._reserve(hall, item, now_ms)
             if tried >= rules.depth:
                 break
+        hall.places = None
         hall.head = head.id if head is not None else None
         hall.reservation = reservation
         hall.gains = hall.books.gains
@@ -325,7 +371,7 @@ class Scheduler:
         shape = item.shape
         if shape in hall.failed:
             return None
-        ends_ms = now_ms + item.duration_s * 1000 if item.duration_s is not None else None
+        ends_ms = self._end(item, now_ms)
         choices: list[Choice] = []
         with ExitStack() as looks:
             together = max(1, len(item.ids))
@@ -342,6 +388,10 @@ class Scheduler:
                     hall.books.put(_taken(hall.books[choice.node], item.request, choice))
         return choices
 
+    def _end(self, item: Waiting, now_ms: int) -> int | None:
+        """When something that starts now is over at the latest."""
+        return now_ms + self.start_limit_ms + item.duration_s * 1000 if item.duration_s is not None else None
+
     def _one(
         self, hall: Hall, request: Request, reservation: Reservation | None, ends_ms: int | None
     ) -> Choice | None:
@@ -353,11 +403,11 @@ class Scheduler:
         choice = choose()
         if choice is None or reservation is None or reservation.admits(request, choice, ends_ms):
             return choice
-        return choose(lambda node: node not in reservation.nodes)
+        return choose(lambda node: node not in reservation.nodes) or reservation.beside(hall.books, request)
 
     def _start(self, hall: Hall, item: Waiting, choices: list[Choice], now_ms: int) -> list[Grant]:
         request = item.request
-        ends_ms = now_ms + item.duration_s * 1000 if item.duration_s is not None else None
+        ends_ms = self._end(item, now_ms)
         self.remove(item.id)
         grants = []
         for id, choice in zip(item.ids or (item.id,), choices, strict=True):
@@ -392,9 +442,11 @@ class Scheduler:
             book = self.at(hall.books[best[1]], best[0])
             choice = _alone(book, item.request)
             assert choice is not None
-            return Reservation(item.id, best[0], {best[1]: _taken(book, item.request, choice)})
+            return Reservation(item.id, best[0], {best[1]: _taken(book, item.request, choice)}, item.request)
         node = self._most_promising(hall, item)
-        return Reservation(item.id, None, {node: hall.books[node]}) if node is not None else None
+        return (
+            Reservation(item.id, None, {node: hall.books[node]}, item.request) if node is not None else None
+        )
 
     def _bounds(self, hall: Hall, item: Waiting, now_ms: int) -> Iterator[tuple[int, str]]:
         """For each node that may ever do, a moment before which it will not."""
@@ -505,9 +557,9 @@ class Scheduler:
                     for choice in choices:
                         books.put(_taken(books[choice.node], item.request, choice))
                     at = max(now_ms, held.ends_ms or 0)
-                    return Reservation(item.id, at, {c.node: books[c.node] for c in choices})
+                    return Reservation(item.id, at, {c.node: books[c.node] for c in choices}, item.request)
         # Nothing says when: all nodes are kept free of newcomers.
-        return Reservation(item.id, None, {book.node: book for book in hall.books})
+        return Reservation(item.id, None, {book.node: book for book in hall.books}, item.request)
 
     # -- telling -----------------------------------------------------------------------------
 
@@ -518,7 +570,9 @@ class Scheduler:
             return 0
         if not hall.rules.discipline.by_person:
             return hall.line.place(id) + 1
-        return next(n for n, item in enumerate(self.order(hall.name, now_ms), 1) if item.id == id)
+        if hall.places is None:
+            hall.places = {item.id: n for n, item in enumerate(self.order(hall.name, now_ms), 1)}
+        return hall.places[id]
 
     def order(self, group: str, now_ms: int) -> Iterator[Waiting]:
         """A group's queue, next first."""
@@ -538,6 +592,22 @@ class Scheduler:
     def waiting(self, id: str) -> Waiting:
         """The entry of one who waits. Raises KeyError for one who does not."""
         return self._parked.get(id) or self.hall_of(id).line.items[id]
+
+    def starts_now(self, item: Waiting, now_ms: int) -> bool:
+        """Whether a request would start at once if it came now, after everybody who waits; changes nothing."""
+        hall = self.halls[item.request.group]
+        if hall.rules.on_hold or item.not_before_ms > now_ms or any(self.lives(id) for id in item.after):
+            return False
+        if len(hall.line) and not hall.rules.backfill:
+            return False
+        kept = hall.reservation
+        if kept is not None:
+            kept = Reservation(kept.id, kept.at_ms, dict(kept.nodes), kept.request)
+        failed = item.shape in hall.failed
+        found = self._place(hall, item, kept, now_ms) is not None
+        if not failed:
+            hall.failed.discard(item.shape)
+        return found
 
     def shortage(self, id: str) -> Shortage | None:
         """What one who waits is short of; None when it would fit and waits only because of others."""

@@ -94,6 +94,9 @@ class MemoryDatabase:
                 row for _, row in sorted(self.intervals.items()) if row["closed_ms"] is None
             ],
         }
+        if isinstance(query, queries.One):
+            found = self._records(lambda row: row["id"] == query.record_id)
+            return found[0] if found else None  # type: ignore[return-value]
         answer: T = answers[query]()
         return answer
 

@@ -49,14 +49,16 @@ def last_order(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(requests.c.ord), 0))) or 0)
 
 
-def one(record_id: str) -> Callable[[sa.Connection], Record | None]:
-    """The record of that id, live or ended."""
+@dataclass(frozen=True, slots=True)
+class One:
+    """The record of an id, live or ended; None when there is none."""
 
-    def query(connection: sa.Connection) -> Record | None:
-        found = _records(connection, requests.c.id == record_id)
+    record_id: str
+
+    def __call__(self, connection: sa.Connection) -> Record | None:
+        """As a query."""
+        found = _records(connection, requests.c.id == self.record_id)
         return found[0] if found else None
-
-    return query
 
 
 def ended(user: str | None, since_ms: int, limit: int = 200) -> Callable[[sa.Connection], list[Record]]:

@@ -128,7 +128,7 @@ async def test_limits_of_a_person(a_broker: OpenBroker) -> None:
         with pytest.raises(PolicyDenied, match="3 fGPU at a time; you can have 1 more"):
             await broker.ask(ADA, "b", asked("1"))
         await broker.ask(ADA, "b", asked("1/2"))
-        with pytest.raises(PolicyDenied, match="1 waiting sessions; cancel one first"):
+        with pytest.raises(PolicyDenied, match="1 waiting sessions at a time; you can ask for 0 more"):
             await broker.ask(ADA, "c", asked(""))
         await broker.ask(Person("bob"), "a", asked("1"))
 
@@ -150,7 +150,7 @@ async def test_the_end_is_told_once_and_kept(a_broker: OpenBroker) -> None:
         await broker.end(record.id, Cause.STOPPED, "ada", "Later.")
         await broker.free(record.id, "fence", "proof")
         assert await broker.end(record.id, Cause.STOPPED, "ada", "Much later.") is None
-        kept = await broker.database.read(queries.one(record.id))
+        kept = await broker.database.read(queries.One(record.id))
         assert kept is not None
         assert (kept.state, kept.cause, kept.message) == ("failed", "start-failed", "It did not start.")
         story = await broker.database.read(queries.story(record.id))

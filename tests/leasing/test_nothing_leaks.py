@@ -34,6 +34,7 @@ from tests.unit.test_books import some_nodes, some_wish
 T = TypeVar("T")
 SEQUENCES = int(os.environ.get("BKAI_SEQUENCES", "10000"))
 STEPS = 24
+FAULTS = (None, "refuse", "lose answer", "die before", "die after", "devices")
 HOLDING = {"granted", "pulling", "starting", "running", "stopping"}
 FINAL = {"released", "withdrawn", "failed"}
 PEOPLE = tuple(Person(name) for name in ("ada", "bob", "cyd"))
@@ -76,8 +77,12 @@ class World:
     def fault(self, moment: str) -> None:
         if self.next_fault == f"die {moment}":
             raise Died
-        if self.next_fault == "refuse" and moment == "before":
-            raise Unavailable("no space left", reason="database")
+        if (self.next_fault, moment) in (("refuse", "before"), ("lose answer", "after")):
+            raise Unavailable("no space left, or nobody knows", reason="database")
+        if (
+            self.next_fault == "devices"
+        ):  # the machine is looked at while a decision is on its way to the disk
+            self.broker.set_nodes(self.nodes)
 
     async def boot(self) -> None:
         self.broker = Broker(self.database, self.settings, self.clock, self.chance.randbytes)  # type: ignore[arg-type]
@@ -110,7 +115,7 @@ class World:
             ("ask", "begin", "end", "gone", "fence", "restart", "devices", "expire", "withdraw"),
             (8, 8, 5, 3, 8, 1, 1, 2, 1),
         )[0]
-        self.next_fault = self.chance.choices((None, "refuse", "die before", "die after"), (12, 1, 1, 1))[0]
+        self.next_fault = self.chance.choices(FAULTS, (12, 1, 1, 1, 1, 2))[0]
         self.story.append(f"{kind} {self.next_fault or ''}")
         await getattr(self, kind)()
 
@@ -144,9 +149,7 @@ class World:
                     lambda draft: draft.move(draft.get(record.id), Move.START, "hub", "", handle={"pid": 1})
                 )
             else:
-                await self.turn(
-                    lambda draft: draft.move(draft.get(record.id), Move.READY, "hub", "", started_ms=1)
-                )
+                await self.turn(self.broker.readying(record.id))
 
     async def end(self) -> None:
         if record := self.some("granted", "starting", "running", "queued"):
@@ -203,8 +206,10 @@ class World:
                 continue
             self.processes.discard(record.id)
             await self.turn(self.broker.freeing(record.id, "fence", "proof"))
+        await self.turn()
         assert [row for row in self.database.intervals.values() if row["closed_ms"] is None] == []
         self.broker.set_nodes(self.nodes)
+        await self.turn()
         for node in self.nodes:
             assert self.broker.scheduler.node(node.name) == NodeBook.empty(node, Fraction(2))
 
@@ -251,7 +256,7 @@ def judge(world: World) -> None:
     if world.story[-1] == "expire ":
         for id in holding:
             deadline = rows.leases[id]["deadline_ms"]
-            late = live[id]["state"] != "stopping" and deadline is not None and deadline < now_ms
+            late = live[id]["state"] == "running" and deadline is not None and deadline < now_ms
             assert not late, "held beyond its deadline"
 
 
@@ -386,6 +391,26 @@ def forgotten_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Broker, "_lay_out", careless)
 
 
+def laid_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a decision is on its way to the disk, queues and books are made anew from records that lack it."""
+    set_nodes = Broker.set_nodes
+
+    def careless(self: Broker, nodes: list[Node]) -> None:
+        set_nodes(self, nodes)
+        self._lay_out()
+
+    monkeypatch.setattr(Broker, "set_nodes", careless)
+
+
+def lost_answer_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a write that nobody knows the end of, what is in memory is believed."""
+
+    async def careless(self: Broker) -> None:
+        return None
+
+    monkeypatch.setattr(Broker, "_read", careless)
+
+
 def forgotten_holders(monkeypatch: pytest.MonkeyPatch) -> None:
     lay_out = Broker._lay_out
 
@@ -404,6 +429,8 @@ def forgotten_holders(monkeypatch: pytest.MonkeyPatch) -> None:
         (release_without_fence, "alive without a lease"),
         (forgotten_expiry, "held beyond its deadline"),
         (forgotten_waiting, "forgotten"),
+        (laid_out_at_once, "other holders|forgotten|gave|twice"),
+        (lost_answer_forgotten, "believes something else"),
         (forgotten_holders, "other holders|gave|twice"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -180,6 +180,63 @@ def test_every_reserved_start_is_kept(seed: int) -> None:
     assert passed or len(nodes) == 1
 
 
+def test_beside_the_first_on_the_very_machine_that_is_kept_for_it() -> None:
+    """Two of three cards are for the first; of the third, half of which is in use, a quarter is for whoever asks."""
+    scheduler = a_scheduler(cards(3))
+    for item in (
+        entry(1, Wish("cuda"), duration_s=600),
+        entry(2, Wish("cuda", 1, Fraction(1, 2))),
+        entry(3, Wish("cuda", 2), "bob"),
+        entry(4, Wish("cuda", 1, Fraction(1, 4)), "cyd"),
+        entry(5, Wish("cuda", 1, Fraction(3, 4)), "dan"),
+    ):
+        scheduler.add(item)
+    assert started(scheduler) == ["r1", "r2", "r4"]
+    scheduler.free("r1", 600_000)
+    assert started(scheduler, 600_000) == ["r3"]
+
+
+def test_without_an_accelerator_one_passes_where_processors_and_memory_are_left_for_the_first() -> None:
+    scheduler = a_scheduler(cards(1, cpu=8000))
+    scheduler.add(entry(1, Wish("cuda")))
+    scheduler.add(entry(2, Wish("cuda"), "bob", cpu=4000))
+    scheduler.add(entry(3, None, "cyd", cpu=2000))
+    scheduler.add(entry(4, None, "dan", cpu=2000))
+    assert started(scheduler) == ["r1", "r3"]  # with r4 too few would be left for r2
+
+
+def test_what_would_start_now_is_what_starts() -> None:
+    chance = random.Random(11)
+    for _ in range(30):
+        scheduler = a_scheduler(some_nodes(chance, 3), backfill=chance.random() < 0.7)
+        for number in range(1, 60):
+            item = entry(number, some_wish(chance), duration_s=chance.choice((None, 60, 600)))
+            expected = scheduler.starts_now(item, 0)
+            scheduler.add(item)
+            assert (item.id in started(scheduler)) == expected
+            if scheduler.held and chance.random() < 0.3:
+                scheduler.free(chance.choice(sorted(scheduler.held)), 0)
+                started(scheduler)
+
+
+def test_use_is_remembered_through_a_new_layout_and_from_the_past() -> None:
+    scheduler = a_scheduler(cards(2), discipline=Discipline.FAIR, half_life_s=3600.0)
+    scheduler.add(entry(1, Wish("cuda"), "ada"))
+    assert started(scheduler, 0) == ["r1"]
+    again = Scheduler()
+    again.inherit(scheduler, 7_200_000)
+    books = [NodeBook.empty(node) for node in cards(2)]
+    again.lay_out({"lab": (scheduler.halls["lab"].rules, ["n0"])}, books)
+    again.hold(scheduler.held["r1"], 7_200_000)
+    scheduler.free("r1", 7_200_000)
+    again.free("r1", 7_200_000)
+    score = scheduler.score(scheduler.halls["lab"], 7_200_000)("ada")
+    assert again.score(again.halls["lab"], 7_200_000)("ada") == score > 0.3
+    fresh = a_scheduler(cards(2), discipline=Discipline.FAIR, half_life_s=3600.0)
+    fresh.charge("lab", "ada", (1000, 1024, 1.0), (0, 7_200_000), 7_200_000)
+    assert fresh.score(fresh.halls["lab"], 7_200_000)("ada") == score
+
+
 def test_without_backfill_nobody_passes() -> None:
     scheduler = a_scheduler(cards(2), backfill=False)
     for item in (entry(1, Wish("cuda")), entry(2, Wish("cuda", 2)), entry(3, Wish("cuda"), duration_s=60)):

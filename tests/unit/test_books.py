@@ -110,6 +110,22 @@ def test_balance_finds_a_place_wherever_there_is_one(seed: int) -> None:
     assert given > 10
 
 
+def test_balance_looks_past_nodes_that_will_not_do() -> None:
+    """Of three nodes with two idle devices the outermost have a sick one each."""
+    nodes = []
+    for name, cpu, healthy in (("few", 8_000, False), ("middle", 16_000, True), ("many", 64_000, False)):
+        devices = (
+            Device(f"{name}-0", name, 0, "cuda", "A", 1000, 1),
+            Device(f"{name}-1", name, 1, "cuda", "A", 1000, 1, healthy=healthy),
+        )
+        nodes.append(NodeBook.empty(Node(name, cpu, 65_536, devices)))
+    books = Books(nodes)
+    books.cpu_per_device = 8_000
+    found = books.choose(Wish("cuda", 2), 1_000, 1_024, Placement.BALANCE)
+    assert found is not None
+    assert found.node == "middle"
+
+
 def test_balance_keeps_processors_beside_free_devices() -> None:
     """Two nodes with a free device each: what asks for many processors goes where there are many."""
     few = NodeBook.empty(Node("few", 8_000, 65_536, (Device("f", "few", 0, "cuda", "A", 1000, 1),)))
