@@ -76,7 +76,7 @@ class People:
     async def look(self, name: str) -> User | None:
         """The user, or None when the Hub does not know the name."""
         at, user = self._known.get(name, (-self.KEEP_MS, None))
-        if self._now_ms() - at < self.KEEP_MS:
+        if 0 <= self._now_ms() - at < self.KEEP_MS:
             return user
         user = await self._ask(name)
         self._known = {n: k for n, k in self._known.items() if self._now_ms() - k[0] < self.KEEP_MS}

@@ -261,6 +261,13 @@ async def withdraw(context: Context, body: Who) -> None:
         context.reconciler.released(record.id)
 
 
+async def withdraw_all(context: Context, _: dict[str, Any]) -> None:
+    """The site ends: nobody waits any more."""
+    for record in [*context.broker.records.values()]:
+        if record.state == State.QUEUED:
+            await context.broker.end(record.id, Cause.CANCELLED, "service", "The site was shut down.")
+
+
 async def choices(context: Context, body: Who) -> dict[str, Any]:
     """What the person can choose from, for the form, with the ticket for the form's live answer."""
     ticket = context.tickets.issue(body.person(), context.now_ms())
@@ -365,6 +372,7 @@ def application(context: Context) -> web.Application:
             (f"{lease}/ready", CallHandler, {"run": ready, "shape": dict}),
             (f"{lease}/release", CallHandler, {"run": release, "shape": Released}),
             ("/trusted/v1/withdraw", CallHandler, {"run": withdraw, "shape": Who}),
+            ("/trusted/v1/withdraw-all", CallHandler, {"run": withdraw_all, "shape": dict}),
             ("/trusted/v1/choices", CallHandler, {"run": choices, "shape": Who}),
             ("/trusted/v1/check", CallHandler, {"run": check, "shape": Who}),
         ],

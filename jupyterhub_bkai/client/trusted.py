@@ -197,6 +197,10 @@ class TrustedClient:
         """Whatever was asked for this server is not wanted any more; harmless when there is nothing."""
         await self._call("withdraw", {"user": user, "server": server})
 
+    async def withdraw_all(self) -> None:
+        """The site ends: whatever waits is withdrawn, also what the Hub does not know of yet."""
+        await self._call("withdraw-all", {})
+
     async def choices(self, user: str, groups: Sequence[str], admin: bool) -> Json:
         """What this person may choose from at the moment, for the form: `offer`, and a `ticket` to ask again."""
         return await self._call("choices", _person(user, groups, admin))

@@ -207,9 +207,6 @@ def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
     # Long enough for a refusal to be the answer to the call itself; who must wait is told so soon after.
     c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.5, **given}
     _default(c, "Spawner", "start_timeout", settings.queue_limit_s + settings.start_limit_s + _SPARE_S)
-    _default(c, "Leased", "service_socket", str(folder.hub_socket))
-    _default(c, "TreeSpawner", "log_folder", str(folder.session_logs))
-    _default(c, "TreeSpawner", "homes_folder", str(folder.homes))
     # A session that died by itself is noticed by the hub within this many seconds.
     _default(c, "Spawner", "poll_interval", 10)
     scopes = _given(c, "Spawner", "server_token_scopes", [])

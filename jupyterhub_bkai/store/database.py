@@ -5,8 +5,9 @@ has been synced to disk when `write` returns.
 """
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,17 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = _engine(url)
+        try:
+            self._engine = _engine(url)
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                [
+                    (
+                        "database",
+                        f"{error.name} is not installed; use: pip install 'jupyterhub-bkai[hub,postgres]'",
+                    )
+                ]
+            ) from error
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
         self._lock: sa.Connection | None = None
@@ -59,20 +70,47 @@ class Database:
             raise SettingsError([("database", _opening(error))]) from error
 
     def _open(self) -> None:
-        connection = self._engine.connect()
         if self._engine.dialect.name == "postgresql":
-            # One service only: the lock goes with the connection, so a killed service leaves none behind.
-            if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(4207731)")):
-                connection.close()
+            if not self._take_lock():
                 raise SettingsError([("database", "another service uses this database; stop it first.")])
-            connection.commit()
-            self._lock = connection
         else:
+            connection = self._engine.connect()
             answer = connection.scalar(sa.text("PRAGMA quick_check(1)"))
             connection.close()
             if answer != "ok":
                 raise SettingsError([("database", f"the file is damaged ({answer}); restore a copy.")])
         migrate(self._engine)
+
+    def _take_lock(self) -> bool:
+        """One service only: the lock goes with the connection, so a killed service leaves none behind."""
+        connection = self._engine.connect()
+        if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(4207731)")):
+            connection.close()
+            return False
+        connection.commit()
+        self._lock = connection
+        return True
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """On the connection that holds the lock, where there is one: who has lost it writes nothing."""
+        if self._engine.dialect.name != "postgresql":
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        if self._lock is None and not self._take_lock():
+            raise Unavailable(
+                "Another service uses this database now; this one writes nothing.", reason="database"
+            )
+        assert self._lock is not None
+        try:
+            with self._lock.begin():
+                yield self._lock
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                self._lock.close()
+                self._lock = None
+            raise
 
     def close(self) -> None:
         """Ends the threads and connections; what is being written is finished first."""
@@ -99,7 +137,7 @@ class Database:
 
     def _write(self, batch: Batch) -> None:
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 _insert(connection, tables.requests, batch.requests)
                 _update(connection, tables.requests, "id", batch.changed_requests)
                 _insert(connection, tables.leases, batch.leases)
@@ -110,7 +148,7 @@ class Database:
                 _update(connection, tables.intervals, "lease", batch.closed_intervals)
         except sa.exc.DBAPIError as error:
             raise Unavailable(
-                f"The database refused the change ({error.orig}); nothing was changed, try again.",
+                f"The database did not take the change ({error.orig}); try again.",
                 reason="database",
             ) from error
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub_bkai import nodeproxy
+from jupyterhub_bkai.client.trusted import TrustedClient
 from jupyterhub_bkai.datadir import DataFolder, default_folder, read_facts
-from jupyterhub_bkai.errors import Unavailable
+from jupyterhub_bkai.errors import PublicError, Unavailable
 from jupyterhub_bkai.supervise.console import Console
 from jupyterhub_bkai.supervise.ending import SessionsLeft, listed, stop_sessions
 from jupyterhub_bkai.supervise.identity import gone
@@ -235,6 +236,11 @@ class Supervisor:
 
     async def _stop_sessions(self) -> bool:
         """True when none is left."""
+        # What waits and has no server in the Hub yet would otherwise start by itself next time.
+        service = TrustedClient(str(self._plan.folder.hub_socket))
+        with contextlib.suppress(PublicError):
+            await service.withdraw_all()
+        await service.close()
         try:
             if await _unless(self._second_interrupt, stop_sessions(self._hub, self._console)):
                 return True

@@ -1,9 +1,11 @@
 """The broker: what is granted when, what survives, what is refused."""
 
 import asyncio
+import os
 from dataclasses import replace
 from fractions import Fraction
 
+import psycopg
 import pytest
 
 from jupyterhub_bkai import policy
@@ -193,9 +195,29 @@ async def test_two_services_never_share_a_database_row(a_broker: OpenBroker) -> 
     """PostgreSQL is locked; in SQLite the database itself refuses a second live request of one server."""
     async with a_broker() as first:
         await first.ask(ADA, "a", asked())
-        with pytest.raises((Unavailable, SettingsError), match=r"refused|another service"):
+        with pytest.raises((Unavailable, SettingsError), match=r"did not take|another service"):
             async with a_broker(fresh=True) as second:
                 await second.ask(ADA, "a", asked())
+
+
+@pytest.mark.postgres
+async def test_who_lost_the_lock_writes_nothing_until_it_has_it_again(postgres: str) -> None:
+    """The server ended the connection that the lock hangs on, as it does when it is restarted."""
+    name = f"test_{os.urandom(6).hex()}"
+    with psycopg.connect(postgres + "postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    first = Database(postgres + name)
+    row = {"id": "r1", "ord": 1, "user_name": "ada", "server": "a", "hub_groups": "[]", "admin": False}
+    row |= {"group_name": "g", "version": "v", "wish": "{}", "state": "queued", "since_ms": 0, "asked_ms": 0}
+    with psycopg.connect(postgres + name, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+    second = Database(postgres + name)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await first.write(Batch(requests=[row]))
+    second.close()
+    await first.write(Batch(requests=[row]))
+    first.close()
 
 
 async def test_a_device_that_shrank_takes_nothing_more_until_enough_came_back(a_broker: OpenBroker) -> None:
