@@ -33,6 +33,7 @@ TABLE = {
     "leasing.lifecycle": "pure",
     "leasing.queue": "pure",
     "leasing.scheduler": "pure",
+    "leasing.offers": "pure",
     "leasing.why": "pure",
     "builds": "pure",
     "builds.definition": "pure",

@@ -17,6 +17,9 @@ from jupyterhub_bkai.model import Device, Person, Request
 from jupyterhub_bkai.options import GroupOffer, Offer, SlotOffer
 from jupyterhub_bkai.store.records import Record
 
+#: a place in time after everybody's
+LAST = 1 << 60
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -137,14 +140,15 @@ def check(
         return error.fields, None
     except PublicError as error:
         return error.fields, Outlook("never", error.message)
-    return {}, _outlook(context, request)
+    return {}, _outlook(context, person.name, request)
 
 
-def _outlook(context: Context, request: Request) -> Outlook:
+def _outlook(context: Context, user: str, request: Request) -> Outlook:
     scheduler = context.broker.scheduler
     hall, group = scheduler.halls[request.group], context.settings.group(request.group)
     unit, title = (group.unit, group.title) if group else (Unit(), request.group)
-    if not scheduler.starts_now(Waiting("", 0, "", request, duration_s=request.duration_s), context.now_ms()):
+    newest = Waiting("", LAST, user, request, duration_s=request.duration_s)
+    if not scheduler.starts_now(newest, context.now_ms()):
         wants = (request.wish, request.cpu_milli, request.memory_mib)
         if hall.empty.choose(*wants) is None:
             short = sentence(hall.books.shortage(*wants), request, unit, title)

@@ -85,14 +85,14 @@ class Line:
     def add(self, item: Waiting) -> None:
         """Somebody new."""
         self.items[item.id] = item
-        key = self._key(item)
+        key = self.key(item)
         insort(self._lanes.setdefault(self._lane(item), []), key)
         insort(self._keys, key)
 
     def remove(self, id: str) -> Waiting:
         """Somebody who started or left. Raises KeyError for one who is not here."""
         item = self.items.pop(id)
-        key = self._key(item)
+        key = self.key(item)
         lane = self._lane(item)
         keys = self._lanes[lane]
         del keys[bisect_left(keys, key)]
@@ -101,9 +101,13 @@ class Line:
         del self._keys[bisect_left(self._keys, key)]
         return item
 
+    def shapes(self) -> int:
+        """How many kinds of requests wait."""
+        return len({lane[1] for lane in self._lanes})
+
     def place(self, id: str) -> int:
         """How many are before it (not for disciplines by person, whose order is in `order`)."""
-        return bisect_left(self._keys, self._key(self.items[id]))
+        return bisect_left(self._keys, self.key(self.items[id]))
 
     def first(self) -> int:
         """The place in time of the one whose turn it is, which decides between groups."""
@@ -123,7 +127,8 @@ class Line:
             yield item
             added[item.user] = added.get(item.user, 0.0) + weigh(item)
 
-    def _key(self, item: Waiting) -> Key:
+    def key(self, item: Waiting) -> Key:
+        """Where it stands among requests that are served alike; the smaller the sooner."""
         return -item.priority, -item.order if self.discipline is Discipline.LIFO else item.order, item.id
 
     def _lane(self, item: Waiting) -> tuple[str, Shape]:

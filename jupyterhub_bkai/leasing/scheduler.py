@@ -594,13 +594,16 @@ class Scheduler:
         return self._parked.get(id) or self.hall_of(id).line.items[id]
 
     def starts_now(self, item: Waiting, now_ms: int) -> bool:
-        """Whether a request would start at once if it came now, after everybody who waits; changes nothing."""
+        """Whether a request would start at once: a new one after everybody who waits, or one of those who wait, at its
+        place, asking for what `item` says. Changes nothing.
+        """
         hall = self.halls[item.request.group]
         if hall.rules.on_hold or item.not_before_ms > now_ms or any(self.lives(id) for id in item.after):
             return False
-        if len(hall.line) and not hall.rules.backfill:
+        first = self._before_head(hall, item, now_ms)
+        if not first and (not hall.rules.backfill or hall.line.shapes() >= hall.rules.depth):
             return False
-        kept = hall.reservation
+        kept = hall.reservation if not first else None
         if kept is not None:
             kept = Reservation(kept.id, kept.at_ms, dict(kept.nodes), kept.request)
         failed = item.shape in hall.failed
@@ -608,6 +611,17 @@ class Scheduler:
         if not failed:
             hall.failed.discard(item.shape)
         return found
+
+    def _before_head(self, hall: Hall, item: Waiting, now_ms: int) -> bool:
+        """Whether it is its turn before the one that keeps the others waiting; True for that one itself."""
+        if hall.head is None or hall.head == item.id:
+            return True
+        head = hall.line.items[hall.head]
+        if not hall.rules.discipline.by_person:
+            return hall.line.key(item) < hall.line.key(head)
+        score = self.score(hall, now_ms)
+        mine, first = ((-one.priority, score(one.user), one.order) for one in (item, head))
+        return mine < first
 
     def shortage(self, id: str) -> Shortage | None:
         """What one who waits is short of; None when it would fit and waits only because of others."""

@@ -23,13 +23,13 @@ def without_fence() -> None:
 
 
 def last_come_first_served() -> None:
-    careful = queue.Line._key
+    careful = queue.Line.key
 
     def careless(self: queue.Line, item: queue.Waiting) -> queue.Key:
         priority, order, id = careful(self, item)
         return priority, -order, id
 
-    queue.Line._key = careless  # type: ignore[method-assign]
+    queue.Line.key = careless  # type: ignore[method-assign]
 
 
 def empty_books() -> None:
