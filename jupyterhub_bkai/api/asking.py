@@ -10,7 +10,10 @@ from jupyterhub_bkai.api.context import Context
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, PublicError
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
+from jupyterhub_bkai.leasing import offers as changes
 from jupyterhub_bkai.leasing.broker import holding
+from jupyterhub_bkai.leasing.lifecycle import State
+from jupyterhub_bkai.leasing.offers import Room
 from jupyterhub_bkai.leasing.queue import Waiting
 from jupyterhub_bkai.leasing.why import sentence
 from jupyterhub_bkai.model import Device, Person, Request
@@ -141,6 +144,43 @@ def check(
     except PublicError as error:
         return error.fields, Outlook("never", error.message)
     return {}, _outlook(context, person.name, request)
+
+
+def offers(context: Context, record: Record) -> list[changes.Offer]:
+    """With which changes a waiting request would start at once; empty for one that does not wait."""
+    groups = {
+        group.name: group
+        for group in context.settings.groups
+        if group.name in context.broker.scheduler.halls
+        and group.open_to(record.person)
+        and group.has_image(record.request.version)
+        and record.request.session_type in group.session_types
+        and set(record.request.folders) <= set(policy.mounts(context.settings, group))
+        and _can_count(record.request, group.unit)
+    }
+    if record.state != State.QUEUED or record.request.group not in groups:
+        return []
+    image = next((i for i in context.images.offers() if i.version == record.request.version), None)
+    room = Room(
+        {name: group.unit for name, group in groups.items()},
+        {name: group.title for name, group in groups.items()},
+        *((image.minimum_cpu_milli, image.minimum_memory_mib) if image is not None else ()),
+    )
+    others = [holding(r) for r in context.broker.of_user(record.user) if r.id != record.id]
+    found = []
+    for offer in changes.offers(context.broker.scheduler, record.id, room, context.now_ms()):
+        try:
+            policy.check(context.settings, record.person, offer.request, others)
+        except PublicError:
+            continue
+        found.append(offer)
+    return found
+
+
+def _can_count(request: Request, unit: Unit) -> bool:
+    """Whether the group's unit has the amount at all."""
+    wish = request.wish
+    return wish is None or wish.profile is not None or unit.neighbours(unit.fgpu(wish.share)) is None
 
 
 def _outlook(context: Context, user: str, request: Request) -> Outlook:

@@ -9,7 +9,7 @@ import msgspec
 from jupyterhub_bkai import sessionlogs
 from jupyterhub_bkai.api import asking, views
 from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
-from jupyterhub_bkai.errors import InvalidOptions, NotAllowed, NotFound
+from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotAllowed, NotFound
 from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause, State
 from jupyterhub_bkai.names import is_lease_id
 from jupyterhub_bkai.store import queries
@@ -57,6 +57,25 @@ class Sessions(msgspec.Struct):
     """Sessions, live ones first."""
 
     sessions: list[views.Session]
+
+
+class OfferView(msgspec.Struct):
+    """A change: the options it sets, and what a button says."""
+
+    options: dict[str, str]
+    text: str
+
+
+class Offers(msgspec.Struct):
+    """Changes with which a waiting session would start at once."""
+
+    offers: list[OfferView]
+
+
+class Taken(msgspec.Struct):
+    """The options of an offer, as they were offered."""
+
+    options: dict[str, str]
 
 
 class Story(msgspec.Struct):
@@ -134,6 +153,27 @@ async def own(call: Call) -> Record:
 async def show(call: Call) -> views.Session:
     """One session."""
     return view(call, await find(call))
+
+
+async def offered(call: Call) -> Offers:
+    """With which changes a waiting session would start at once; each is the smallest of its kind."""
+    found = asking.offers(call.context, await find(call))
+    return Offers([OfferView(dict(offer.options), offer.text) for offer in found])
+
+
+async def take(call: Call) -> views.Session:
+    """Has a waiting session ask for what was offered; it keeps its place, and starts at once unless somebody was
+    quicker.
+    """
+    record = await own(call)
+    found = asking.offers(call.context, record)
+    offer = next((offer for offer in found if dict(offer.options) == call.body.options), None)
+    if offer is None:
+        raise Conflict(
+            "It would not start with this any more; look at what is offered now.", reason="not-offered"
+        )
+    changed = await call.context.broker.change(record.id, offer.request, call.caller.person.name, offer.text)
+    return view(call, call.context.broker.records.get(record.id, changed))
 
 
 async def stop(call: Call) -> views.Session:
@@ -247,6 +287,8 @@ OPERATIONS = (
     ),
     Operation("GET", _ID, "One session", show, views.Session),
     Operation("DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, Ended, status=202),
+    Operation("GET", f"{_ID}/offers", "With which changes a waiting session would start at once", offered, Offers),
+    Operation("POST", f"{_ID}/offers", "Take one of these changes", take, views.Session, Taken),
     Operation("POST", f"{_ID}/keepalive", "Keep a session asked for with keepalive_s", keepalive, status=204),
     Operation("GET", f"{_ID}/events", "A session now and at every change", follow, views.Session, stream=True),
     Operation("GET", f"{_ID}/transitions", "Every move of a session: when, who, why", story, Story),

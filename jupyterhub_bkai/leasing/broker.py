@@ -106,6 +106,15 @@ class Draft:
             keys = ("id", "started_ms", "deadline_ms", "released_ms", "handle")
             self.batch.changed_leases.append({key: lease[key] for key in keys})
 
+    def rewish(self, record: Record, request: Request, who: str, why: str) -> Record:
+        """A waiting request asks for something else and keeps its place."""
+        changed = replace(record, request=request)
+        self.put(changed)
+        row = request_row(changed)
+        self.batch.changed_requests.append({key: row[key] for key in ("id", "group_name", "version", "wish")})
+        self._note(changed, record.state, who, why)
+        return changed
+
     def grant(self, record: Record, choice: Choice) -> Record:
         """Gives what `choice` says: the lease, its slices and its usage interval in one transaction."""
         request = record.request
@@ -348,8 +357,10 @@ class Broker:
         waited = old is not None and old.state == State.QUEUED
         held = old is not None and old.state in HOLDING
         if new.state == State.QUEUED:
-            if waited:
-                return False
+            if waited and old is not None:
+                if old.request == new.request:
+                    return False
+                self.scheduler.remove(new.id)
             self.scheduler.add(waiting(new))
         elif waited:
             self.scheduler.remove(new.id)
@@ -539,6 +550,25 @@ class Broker:
     async def move(self, record_id: str, move: Move, who: str, why: str, **changes: Any) -> Record:
         """One move that neither gives nor takes slices."""
         return await self.submit(lambda draft: draft.move(draft.get(record_id), move, who, why, **changes))
+
+    async def change(self, record_id: str, request: Request, who: str, why: str) -> Record:
+        """Has a waiting request ask for something else, at its place. Raises `Conflict` when it does not wait any more,
+        `PolicyDenied` when its owner may not have that.
+        """
+        return await self.submit(self.changing(record_id, request, who, why))
+
+    def changing(self, record_id: str, request: Request, who: str, why: str) -> Command[Record]:
+        """The command of `change`."""
+
+        def command(draft: Draft) -> Record:
+            record = draft.get(record_id)
+            if record.state != State.QUEUED:
+                raise Conflict("It does not wait any more, so there is nothing to change.")
+            others = [holding(r) for r in draft.of_user(record.user) if r.id != record.id]
+            policy.check(self.settings, record.person, request, others)
+            return draft.rewish(record, request, who, why)
+
+        return command
 
     async def end(self, record_id: str, cause: Cause, who: str, message: str) -> Record | None:
         """Begins the end: a waiting request is over at once, a lease goes to `stopping`. Idempotent."""

@@ -9,12 +9,13 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.people import PHONE, chromium, log_in, overflows
+from tests.browser.people import MINUTE, PHONE, chromium, log_in, overflows
 from tests.chain.site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.hub, pytest.mark.timeout(300)]
@@ -115,6 +116,31 @@ def test_an_empty_list_says_what_to_do(page: Page, site: Site) -> None:
     page.get_by_role("link", name="Start a session").click()
     page.wait_for_url("**/hub/spawn/ada")
     expect(page.get_by_role("heading", name="New session")).to_be_visible()
+
+
+def test_a_smaller_wish_that_would_start_now_is_offered_and_taken(
+    page: Page, site: Site, tmp_path: Path
+) -> None:
+    """Bob has half of the card, and Ada asks for all of it."""
+    ada, bob = site.token("ada"), site.token("bob")
+    site.running(bob, ask(site, bob, name="half", fgpu="1")[0]["id"])
+    (whole,) = ask(site, ada, name="whole", fgpu="2")
+    waits = row(page, "whole")
+    expect(waits).to_contain_text("It needs 2 fGPU on one device; at most 1 fGPU is free on one.")
+    offer = waits.get_by_role("button", name="Start now with 1 fGPU")
+    expect(offer).to_be_visible()
+    page.screenshot(path=tmp_path / "offer.png")
+    offers = site.call(ada, "GET", f"/sessions/{whole['id']}/offers").json()["offers"]
+    assert offers == [{"options": {"fgpu": "1"}, "text": "Start now with 1 fGPU"}]
+    assert site.call(bob, "POST", f"/sessions/{whole['id']}/offers", json=offers[0]).status_code == 404
+    wrong = site.call(ada, "POST", f"/sessions/{whole['id']}/offers", json={"options": {"fgpu": "1.5"}})
+    assert (wrong.status_code, wrong.json()["error"]["reason"]) == (409, "not-offered")
+    offer.focus()
+    page.keyboard.press("Enter")
+    expect(waits.locator(".bkai-state")).to_have_text("RUNNING", timeout=MINUTE)
+    assert site.running(ada, whole["id"])["fgpu"] == "1"
+    moves = site.call(ada, "GET", f"/sessions/{whole['id']}/transitions").json()["transitions"]
+    assert [move["why"] for move in moves][:2] == ["asked", "Start now with 1 fGPU"]
 
 
 def test_a_request_comes_waits_with_its_reason_and_is_cancelled(page: Page, site: Site, held: str) -> None:

@@ -15,14 +15,18 @@ export class Api {
   }
 
   /** The answer as JSON (or as text); raises `Refusal` with the service's sentence, or TypeError when nothing answers. */
-  async call(path, { method = "GET", text = false } = {}) {
-    const answer = await this.fetch(path, { method, signal: AbortSignal.timeout(15000) });
+  async call(path, { method = "GET", text = false, body } = {}) {
+    const sent = body === undefined ? {} : { body: JSON.stringify(body) };
+    const answer = await this.fetch(path, { method, signal: AbortSignal.timeout(15000), ...sent });
     return answer.status === 204 ? null : text ? answer.text() : answer.json();
   }
 
   /** The answer itself, for streams. */
   async fetch(path, options) {
-    const answer = await window.fetch(this.base + path, { ...options, headers: { "X-XSRFToken": this.token } });
+    const answer = await window.fetch(this.base + path, {
+      ...options,
+      headers: { "X-XSRFToken": this.token, ...(options.body === undefined ? {} : { "Content-Type": "application/json" }) },
+    });
     if (answer.ok) return answer;
     const body = await answer.json().catch(() => null);
     throw new Refusal(answer.status, body?.error?.message ?? `the service answered ${answer.status}`);

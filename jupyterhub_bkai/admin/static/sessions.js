@@ -16,9 +16,10 @@ function Page(element) {
   const get = (id) => document.getElementById(`bkai-${id}`);
   const calls = new Api(api, window.jhdata.xsrf_token);
   const page = {
-    user, hub, prefix, everyone: false, sessions: new Map(), stopping: new Set(), shown: new Map(), loaded: false, at: null,
+    user, hub, prefix, everyone: false, sessions: new Map(), stopping: new Set(), shown: new Map(), offers: new Map(), loaded: false, at: null,
     group: (name) => titles[name] ?? name,
     stop: (session) => void stop(session),
+    take: (session, offer) => void take(session, offer),
     logs: (session) => void logs(session),
   };
   const stream = new Stream({
@@ -110,6 +111,7 @@ function Page(element) {
     const past = chosen.filter((session) => ENDED.has(session.state) && now - Date.parse(session.ended ?? session.state_since) < DAY)
       .sort((a, b) => Date.parse(b.ended ?? b.state_since) - Date.parse(a.ended ?? a.state_since));
     list(get("live"), live);
+    for (const session of live) if (session.user === user && session.state === "PENDING") lookForOffers(session);
     get("live").removeAttribute("aria-busy");
     list(get("past"), past);
     get("ended").hidden = past.length === 0;
@@ -135,9 +137,10 @@ function Page(element) {
     const items = sessions.map((session) => {
       const stopping = page.stopping.has(session.id);
       const known = page.shown.get(session.id);
-      if (known?.session === session && known.everyone === page.everyone && known.stopping === stopping) return known.item;
+      const offers = page.offers.get(session.id)?.found;
+      if (known?.session === session && known.everyone === page.everyone && known.stopping === stopping && known.offers === offers) return known.item;
       const item = row(session, page);
-      page.shown.set(session.id, { session, everyone: page.everyone, stopping, item });
+      page.shown.set(session.id, { session, everyone: page.everyone, stopping, offers, item });
       return item;
     });
     const same = items.length === parent.children.length && items.every((item, place) => parent.children[place] === item);
@@ -228,6 +231,22 @@ function Page(element) {
     return true;
   }
 
+  /** With which changes it would start at once: asked again whenever something about it changed. */
+  async function lookForOffers(session) {
+    const known = page.offers.get(session.id);
+    if (known?.session === session) return;
+    page.offers.set(session.id, { session, found: known?.found });
+    try {
+      const { offers } = await calls.call(`/sessions/${session.id}/offers`);
+      const now = page.offers.get(session.id);
+      if (now.session !== session || JSON.stringify(offers) === JSON.stringify(now.found ?? [])) return;
+      page.offers.set(session.id, { session, found: offers });
+      showSoon();
+    } catch (error) {
+      trouble(error);
+    }
+  }
+
   // -- what one can do -----------------------------------------------------------------------------
 
   async function stop(session) {
@@ -247,6 +266,17 @@ function Page(element) {
       show();
       trouble(error);
       failed(error.message);
+    }
+  }
+
+  async function take(session, offer) {
+    try {
+      heard(await calls.call(`/sessions/${session.id}/offers`, { method: "POST", body: { options: offer.options } }));
+    } catch (error) {
+      page.offers.delete(session.id);
+      trouble(error);
+      failed(error.message);
+      show();
     }
   }
 

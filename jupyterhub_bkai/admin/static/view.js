@@ -91,6 +91,11 @@ function standing(session, page) {
     const cause = session.message || texts.causes[session.cause] || session.cause;
     if (cause) lines.push(el("span", { text: cause }));
   }
+  const offers = page.offers.get(session.id)?.found ?? [];
+  if (offers.length && session.state === "PENDING") {
+    lines.push(el("span", { class: "bkai-buttons" }, offers.map((offer) =>
+      el("button", { class: "btn btn-sm btn-outline-primary", type: "button", text: offer.text, "data-action": offer.text, onclick: () => page.take(session, offer) }))));
+  }
   return lines.length ? el("div", { class: "bkai-why" }, lines) : null;
 }
 
