@@ -211,7 +211,10 @@ def read_record(path: Path) -> dict[str, tuple[int, int | None]]:
     found: dict[str, tuple[int, int | None]] = {}
     for line in path.read_text().splitlines():
         what, lease, moment = line.split()
-        found[lease] = (int(moment), None) if what == "open" else (found[lease][0], int(moment))
+        if what == "open":
+            found[lease] = int(moment), None
+        elif lease in found:  # who only waited held nothing
+            found[lease] = found[lease][0], int(moment)
     return found
 
 

@@ -31,7 +31,7 @@ def record(path: str) -> None:
         freed = [
             f"close {row['id']} {began['ns']}\n"
             for row in batch.changed_requests
-            if row["state"] == "released"
+            if row["state"] in ("released", "withdrawn", "failed")
         ]
         os.write(out, "".join([*opened, *freed]).encode())
         write(self, batch)

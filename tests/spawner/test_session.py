@@ -1,6 +1,7 @@
 """From a wish to a running session and back, with a real hub: what is asked, told, given and taken."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -192,9 +193,10 @@ def sockets_of(pids: set[int]) -> set[str]:
     found = set()
     for pid in pids:
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            name = os.readlink(f"/proc/{pid}/fd/{fd}")
-            if name.startswith("socket:["):
-                found.add(name[8:-1])
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                name = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if name.startswith("socket:["):
+                    found.add(name[8:-1])
     return found
 
 
