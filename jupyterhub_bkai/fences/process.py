@@ -131,10 +131,14 @@ class ProcessFence:
             self._kill(lease_id)
             self._gone_within(lease_id, 5 * LOOK_EVERY_S)
         if gone and tidy:
-            private.remove(lease_id)
-            if self.groups:
-                self.groups.remove(lease_id)
+            self.tidy(lease_id)
         return gone
+
+    def tidy(self, lease_id: str) -> None:
+        """Removes the lease's cgroup, with what it counted, and its private folder; for a lease that has ended."""
+        private.remove(lease_id)
+        if self.groups:
+            self.groups.remove(lease_id)
 
     def launched_is_dead(self, handle: Mapping[str, Any]) -> bool:
         """True when the very process that a handle names is gone; False while it lives or is none of ours."""

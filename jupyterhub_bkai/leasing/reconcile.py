@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol
 
 from jupyterhub_bkai.errors import PublicError, Unavailable
@@ -45,8 +46,11 @@ class Fence(Protocol):
     def alive(self, lease_id: str) -> list[int]:
         """The processes that still carry the lease."""
 
-    def end(self, lease_id: str, grace_s: float) -> bool:
-        """Ends them; True when none is left."""
+    def end(self, lease_id: str, grace_s: float, *, tidy: bool = True) -> bool:
+        """Ends them; True when none is left. Without `tidy` what the kernel counted of them stays readable."""
+
+    def tidy(self, lease_id: str) -> None:
+        """Removes what was kept of a lease that has ended."""
 
     def launched_is_dead(self, handle: Mapping[str, Any]) -> bool:
         """True when the very process that was launched is gone; False while it lives or cannot be told."""
@@ -336,13 +340,14 @@ class Reconciler:
 
     async def _fenced(self, record: Record) -> None:
         """Ends what is left and frees the slices; without the proof they stay held and it is tried again."""
-        # Asked first: with the last process goes what the kernel counted.
-        measured_kib = self._gauge.peak_kib(record.id)
-        if not await asyncio.to_thread(self._fence.end, record.id, 5.0):
+        if not await asyncio.to_thread(partial(self._fence.end, record.id, 5.0, tidy=False)):
             log.warning("lease %s: something of it is still alive; its slices stay held", record.id)
             self._later(record.id, 2.0)
             return
+        measured_kib = self._gauge.peak_kib(record.id)
         await self._broker.free(record.id, "fence", "nothing of the session is alive", measured_kib)
+        # Only now: a service that is killed before reads again what the kernel counted.
+        await asyncio.to_thread(self._fence.tidy, record.id)
 
     async def _forget(self, record: Record) -> None:
         """Has the Hub forget the server of an ended request, unless somebody has asked for one of that name since."""

@@ -96,7 +96,11 @@ class Metered:
     def end(self, lease: Lease, killed: bool) -> None:
         """By its owner, or by SIGKILL to some or all of its processes."""
         if not killed:
-            answer = self.site.call(self.tokens[lease.user], "DELETE", f"/sessions/{lease.id}")
+            for _ in range(50):  # the service may just have been killed
+                answer = self.site.call(self.tokens[lease.user], "DELETE", f"/sessions/{lease.id}")
+                if answer.status_code != 503:
+                    break
+                time.sleep(0.2)
             assert answer.status_code == 202, answer.text
             return
         pids = [process.pid for process in evidence.read_processes() if process.lease == lease.id]
