@@ -187,7 +187,7 @@ def _outlook(context: Context, user: str, request: Request) -> Outlook:
     scheduler = context.broker.scheduler
     hall, group = scheduler.halls[request.group], context.settings.group(request.group)
     unit, title = (group.unit, group.title) if group else (Unit(), request.group)
-    newest = Waiting("", LAST, user, request, duration_s=request.duration_s)
+    newest = Waiting("", LAST, user, request)
     if not scheduler.starts_now(newest, context.now_ms()):
         wants = (request.wish, request.cpu_milli, request.memory_mib)
         if hall.empty.choose(*wants) is None:

@@ -441,13 +441,13 @@ class Broker:
         now_ms = self._clock.now().wall_ms
         groups = {g.name: (g.rules, self.nodes_of(g.name)) for g in self.settings.groups}
         scheduler = Scheduler(self.settings.start_limit_s * 1000)
-        scheduler.inherit(self.scheduler, now_ms)
         scheduler.lay_out(groups, [NodeBook.empty(node, self._overcommit(node)) for node in self._nodes])
         for record in self.records.values():
             if record.state in HOLDING:
                 scheduler.hold(self._held(record), now_ms)
             elif record.request.group in scheduler.halls:
                 scheduler.add(waiting(record))
+        scheduler.inherit(self.scheduler, now_ms)
         self.scheduler = scheduler
 
     def _overcommit(self, node: Node) -> Fraction:
@@ -802,8 +802,7 @@ def holding(record: Record) -> policy.Holding:
 
 def waiting(record: Record) -> Waiting:
     """A waiting record as the scheduler has it."""
-    request = record.request
-    return Waiting(record.id, record.order, record.user, request, duration_s=request.duration_s)
+    return Waiting(record.id, record.order, record.user, record.request)
 
 
 def _fail(pending: Iterable[_Pending], error: Exception) -> None:

@@ -66,8 +66,7 @@ def offers(scheduler: Scheduler, id: str, room: Room, now_ms: int) -> list[Offer
 
 def would_start(scheduler: Scheduler, item: Waiting, request: Request, now_ms: int) -> bool:
     """Whether one who waits would start at once if it asked for this instead, and kept its place."""
-    changed = replace(item, request=request, duration_s=request.duration_s)
-    return scheduler.starts_now(changed, now_ms)
+    return scheduler.starts_now(replace(item, request=request), now_ms)
 
 
 def _less(request: Request, unit: Unit) -> Iterator[Offer]:

@@ -55,8 +55,6 @@ class Waiting:
     request: Request
     priority: int = 10
     ids: tuple[str, ...] = ()
-    #: what all of it is to end by itself after, in seconds; None when nobody knows
-    duration_s: int | None = None
     #: it does not start before this moment, nor before these have ended
     not_before_ms: int = 0
     after: frozenset[str] = frozenset()
@@ -66,7 +64,7 @@ class Waiting:
         """What makes it wait or start, whoever asks."""
         request = self.request
         together = max(1, len(self.ids))
-        return request.wish, request.cpu_milli, request.memory_mib, self.duration_s, together
+        return request.wish, request.cpu_milli, request.memory_mib, request.duration_s, together
 
 
 @dataclass(slots=True)

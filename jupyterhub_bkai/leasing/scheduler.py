@@ -158,37 +158,23 @@ class Scheduler:
         self._where: dict[str, str] = {}
         #: those who may not start yet, whatever is free
         self._parked: dict[str, Waiting] = {}
-        self._inherited: dict[str, dict[str, Account]] = {}
         #: thousandths of cores and devices asked for with devices, decayed: what `balance` goes by
         self._asked = [0.0, 0.0]
 
     # -- what there is -----------------------------------------------------------------------
 
     def lay_out(self, groups: Mapping[str, tuple[Rules, Iterable[str]]], nodes: Iterable[NodeBook]) -> None:
-        """The groups with their nodes, and the nodes with nothing on them; what is held stays held."""
+        """The groups with their nodes, and the nodes with nothing on them; once, before anybody comes."""
         empty = {book.node: book for book in nodes}
-        full = {name: self._filled(book) for name, book in empty.items()}
         shared: dict[frozenset[str], tuple[Books, Books]] = {}
-        halls = {}
         for name, (rules, members) in groups.items():
-            inside = frozenset(full.keys() & set(members))
+            inside = frozenset(empty.keys() & set(members))
             if inside not in shared:
-                mine = [node for node in full if node in inside]
-                shared[inside] = Books(full[node] for node in mine), Books(empty[node] for node in mine)
-            old = self.halls.get(name)
-            hall = halls[name] = Hall(name, rules, *shared[inside], totals=_totals(shared[inside][1]))
+                mine = [book for book in empty.values() if book.node in inside]
+                shared[inside] = Books(mine), Books(mine)
+            hall = self.halls[name] = Hall(name, rules, *shared[inside], totals=_totals(shared[inside][1]))
             hall.line.discipline = rules.discipline
-            for item in old.line.items.values() if old else ():
-                hall.line.add(item)
-            hall.accounts = old.accounts if old else self._inherited.get(name, {})
-        self.halls, self._shared = halls, [books for books, _ in shared.values()]
-        self._versions = {name: self._versions.get(name, 0) + 1 for name in full}
-        self._tell_balance()
-
-    def _filled(self, book: NodeBook) -> NodeBook:
-        for held in self._of_node.get(book.node, {}).values():
-            book = book.hold(held.cpu_milli, held.memory_mib, held.slices)
-        return book
+        self._shared = [books for books, _ in shared.values()]
 
     def _change(self, node: str, change: Callable[[NodeBook], NodeBook]) -> None:
         new: NodeBook | None = None
@@ -203,13 +189,14 @@ class Scheduler:
         return next((books[name] for books in self._shared if name in books), None)
 
     def inherit(self, former: "Scheduler", now_ms: int) -> None:
-        """What people used and asked for, which no record tells."""
-        self._asked = former._asked
+        """What people used and asked for, which no record tells; after those who wait and hold have come again."""
+        if former._asked[1]:
+            self._asked = former._asked
+            self._tell_balance()
         for name, hall in former.halls.items():
-            mine = self._inherited[name] = {}
-            for user, account in hall.accounts.items():
+            for user, account in hall.accounts.items() if name in self.halls else ():
                 account.advance(now_ms, hall.rules.half_life_s)
-                mine[user] = Account(0.0, account.used, account.at_ms)
+                self.halls[name].accounts.setdefault(user, Account(at_ms=now_ms)).used += account.used
 
     # -- who waits and who holds -------------------------------------------------------------
 
@@ -390,7 +377,8 @@ class Scheduler:
 
     def _end(self, item: Waiting, now_ms: int) -> int | None:
         """When something that starts now is over at the latest."""
-        return now_ms + self.start_limit_ms + item.duration_s * 1000 if item.duration_s is not None else None
+        seconds = item.request.duration_s
+        return now_ms + self.start_limit_ms + seconds * 1000 if seconds is not None else None
 
     def _one(
         self, hall: Hall, request: Request, reservation: Reservation | None, ends_ms: int | None

@@ -62,9 +62,7 @@ def some_entry(chance: random.Random, number: int) -> Waiting:
         wish=wish,
         duration_s=chance.choice((None, 600, 7200)),
     )
-    return Waiting(
-        f"r{number}", number, chance.choice(("ada", "bob")), request, duration_s=request.duration_s
-    )
+    return Waiting(f"r{number}", number, chance.choice(("ada", "bob")), request)
 
 
 def granted(scheduler: Scheduler, id: str, request: Request, now_ms: int) -> bool:
@@ -72,7 +70,7 @@ def granted(scheduler: Scheduler, id: str, request: Request, now_ms: int) -> boo
     before = {other: scheduler.waiting(other) for other in waiting(scheduler)}
     item = before[id]
     scheduler.remove(id)
-    scheduler.add(replace(item, request=request, duration_s=request.duration_s))
+    scheduler.add(replace(item, request=request))
     begun = [grant.id for grant in scheduler.decide(now_ms)]
     for other in begun:  # the head's smaller wish may have made room for others
         scheduler.free(other, now_ms)

@@ -24,7 +24,7 @@ def request(wish: Wish | None = None, cpu: int = 1000, memory: int = 1024, **cha
 
 
 def entry(number: int, wish: Wish | None = None, user: str = "ada", **changes: object) -> Waiting:
-    given = {key: changes.pop(key) for key in ("cpu", "memory") if key in changes}
+    given = {key: changes.pop(key) for key in ("cpu", "memory", "duration_s") if key in changes}
     return Waiting(f"r{number}", number, user, request(wish, **given), **changes)  # type: ignore[arg-type]
 
 
@@ -224,10 +224,10 @@ def test_use_is_remembered_through_a_new_layout_and_from_the_past() -> None:
     scheduler.add(entry(1, Wish("cuda"), "ada"))
     assert started(scheduler, 0) == ["r1"]
     again = Scheduler()
-    again.inherit(scheduler, 7_200_000)
     books = [NodeBook.empty(node) for node in cards(2)]
     again.lay_out({"lab": (scheduler.halls["lab"].rules, ["n0"])}, books)
     again.hold(scheduler.held["r1"], 7_200_000)
+    again.inherit(scheduler, 7_200_000)
     scheduler.free("r1", 7_200_000)
     again.free("r1", 7_200_000)
     score = scheduler.score(scheduler.halls["lab"], 7_200_000)("ada")
