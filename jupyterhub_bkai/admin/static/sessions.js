@@ -7,6 +7,8 @@ import { texts } from "./texts.js";
 import { ENDED, nameOf, node, queues, row, tick } from "./view.js";
 
 const DAY = 86400000;
+// When a queue moves, everybody in it would ask.
+const OFFERS_EVERY = 3000;
 const root = document.getElementById("bkai-sessions");
 if (root) new Page(root).start();
 
@@ -231,16 +233,20 @@ function Page(element) {
     return true;
   }
 
-  /** With which changes it would start at once: asked again whenever something about it changed. */
+  /** With which changes it would start at once: asked again when something about it changed, now and then. */
   async function lookForOffers(session) {
     const known = page.offers.get(session.id);
     if (known?.session === session) return;
-    page.offers.set(session.id, { session, found: known?.found });
+    if (known && Date.now() - known.at < OFFERS_EVERY) {
+      known.later ||= window.setTimeout(showSoon, OFFERS_EVERY);
+      return;
+    }
+    page.offers.set(session.id, { session, found: known?.found, at: Date.now() });
     try {
       const { offers } = await calls.call(`/sessions/${session.id}/offers`);
       const now = page.offers.get(session.id);
       if (now.session !== session || JSON.stringify(offers) === JSON.stringify(now.found ?? [])) return;
-      page.offers.set(session.id, { session, found: offers });
+      page.offers.set(session.id, { ...now, found: offers });
       showSoon();
     } catch (error) {
       trouble(error);
