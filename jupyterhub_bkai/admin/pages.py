@@ -34,7 +34,7 @@ class Options(msgspec.Struct):
 
 
 class TicketRefused(PublicError):
-    """A form that was opened too long ago, or before the service was restarted."""
+    """A form that was opened too long ago."""
 
     status = 401
     default_reason = "stale-page"

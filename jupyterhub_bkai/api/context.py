@@ -26,7 +26,7 @@ class Images(Protocol):
     """The image versions there are, and how one is made ready."""
 
     def offers(self) -> tuple[ImageOffer, ...]:
-        """Every version, the default one first."""
+        """Every version."""
 
     def ready(self, version: str) -> Realised | None:
         """The version on this machine; None while it has not been made."""
