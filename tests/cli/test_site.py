@@ -57,6 +57,12 @@ def nothing_is_left(site: Site, token: str) -> bool:
     return not (servers or any(booked) or files or site.sessions(token))
 
 
+def begun(variables: Environment, project: Path) -> "subprocess.Popen[bytes]":
+    """`bkai run` of a folder, on its way."""
+    command = [*BKAI, "run", IMAGE, str(project), *SMALL]
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def test_run_with_a_build_step(bkai: Bkai, site: Site, token: str, project: Path) -> None:
     """A package of the project's own, and the session as the books have it, seen from inside."""
     (project / "setup.py").write_text("from setuptools import setup; setup(name='told', py_modules=['told'])")
@@ -83,12 +89,7 @@ def test_run_over_a_network_that_breaks(
         "import time\nfor n in range(400):\n    print(n, flush=True)\n    if n % 40 == 0: time.sleep(0.2)\n"
     )
     variables["BKAI_URL"] = f"http://127.0.0.1:{relay.port}"
-    process = subprocess.Popen(
-        [*BKAI, "run", IMAGE, str(project), *SMALL],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = begun(variables, project)
     assert process.stdout
     first = process.stdout.readline()
     relay.open = False
@@ -111,12 +112,7 @@ def test_run_while_hub_and_service_are_killed(
     (project / "main.py").write_text(
         "import time\nfor n in range(30):\n    print(n, flush=True); time.sleep(0.5)\n"
     )
-    process = subprocess.Popen(
-        [*BKAI, "run", IMAGE, str(project), *SMALL],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = begun(variables, project)
     assert process.stdout
     assert process.stdout.readline() == b"0\n"
     site.kill("hub")
