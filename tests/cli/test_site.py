@@ -48,12 +48,16 @@ def relay(site: Site) -> Iterator[Relay]:
 
 
 def nothing_is_left(site: Site, token: str) -> bool:
-    """No live session, no server in the hub, nothing booked; the session took its processes and files along."""
+    """No live session, no server in the hub, nothing booked; the session took its processes and files along.
+
+    Homes are the machine's: what a site that was killed earlier left in one says nothing of this site.
+    """
     servers = site.hub("GET", "/users/carla").json()["servers"]
     nodes = site.call(token, "GET", "/devices").json()["nodes"]
     booked = [device["booked_mib"] for node in nodes for device in node["devices"]]
     homes = [site.data / "homes" / "carla", Path("/home/bkai-carla")]
-    files = [home / ".bkai-run" for home in homes if (home / ".bkai-run").exists()]
+    ours = [one["id"] for one in site.call(token, "GET", "/sessions").json()["sessions"]]
+    files = [one for home in homes for one in ours if (home / ".bkai-run" / one).exists()]
     return not (servers or any(booked) or files or site.sessions(token))
 
 
