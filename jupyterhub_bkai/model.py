@@ -143,6 +143,13 @@ class Request:
     folders: tuple[Mount, ...] = ()
     name: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: 0–100; a higher one is served first
+    priority: int = 10
+    #: it starts at this moment at the earliest (0: at once), and not before these sessions have ended
+    not_before_ms: int = 0
+    after: tuple[str, ...] = ()
+    #: sessions that start together or not at all: the id of the first of them
+    gang: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -802,7 +802,16 @@ def holding(record: Record) -> policy.Holding:
 
 def waiting(record: Record) -> Waiting:
     """A waiting record as the scheduler has it."""
-    return Waiting(record.id, record.order, record.user, record.request)
+    request = record.request
+    return Waiting(
+        record.id,
+        record.order,
+        record.user,
+        request,
+        priority=request.priority,
+        not_before_ms=request.not_before_ms,
+        after=frozenset(request.after),
+    )
 
 
 def _fail(pending: Iterable[_Pending], error: Exception) -> None:

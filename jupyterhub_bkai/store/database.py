@@ -36,6 +36,10 @@ class Batch:
     transitions: list[Row] = field(default_factory=list)
     intervals: list[Row] = field(default_factory=list)
     closed_intervals: list[Row] = field(default_factory=list)
+    #: rows that are put in the place of those of the same kind and name; with `gone`, only taken out
+    rules: list[Row] = field(default_factory=list)
+    switches: list[Row] = field(default_factory=list)
+    changes: list[Row] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
@@ -146,6 +150,9 @@ class Database:
                 _insert(connection, tables.transitions, batch.transitions)
                 _insert(connection, tables.intervals, batch.intervals)
                 _update(connection, tables.intervals, "lease", batch.closed_intervals)
+                _replace(connection, tables.rules, batch.rules)
+                _replace(connection, tables.switches, batch.switches)
+                _insert(connection, tables.changes, batch.changes)
         except sa.exc.DBAPIError as error:
             raise Unavailable(
                 f"The database did not take the change ({error.orig}); try again.",
@@ -167,6 +174,14 @@ def _update(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence
     for columns, bound in groups.items():
         statement = table.update().where(table.c[key] == sa.bindparam(f"b_{key}"))
         connection.execute(statement.values({name: sa.bindparam(f"b_{name}") for name in columns}), bound)
+
+
+def _replace(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+    """Rows of a kind and name, in the place of what was there; a row that says `gone` only goes."""
+    for row in rows:
+        connection.execute(table.delete().where(table.c.kind == row["kind"], table.c.name == row["name"]))
+        if not row.get("gone"):
+            connection.execute(table.insert(), {key: value for key, value in row.items() if key != "gone"})
 
 
 def _engine(url: str) -> sa.Engine:

@@ -30,6 +30,9 @@ class MemoryDatabase:
         self.slices: dict[str, list[Row]] = {}
         self.intervals: dict[str, Row] = {}
         self.transitions: list[Row] = []
+        self.rules: dict[tuple[str, str], Row] = {}
+        self.switches: dict[tuple[str, str], Row] = {}
+        self.changes: list[Row] = []
         self.fault = fault or (lambda moment: None)
         self._servers: dict[tuple[str, str], str] = {}
 
@@ -69,6 +72,12 @@ class MemoryDatabase:
         for row in batch.closed_intervals:
             self.intervals[row["lease"]].update(row)
         self.transitions.extend(batch.transitions)
+        for table, rows in ((self.rules, batch.rules), (self.switches, batch.switches)):
+            for row in rows:
+                table.pop((row["kind"], row["name"]), None)
+                if not row.get("gone"):
+                    table[row["kind"], row["name"]] = dict(row)
+        self.changes.extend(batch.changes)
         self.fault("after")
 
     def _check(self, batch: Batch) -> None:
@@ -90,6 +99,8 @@ class MemoryDatabase:
             queries.unwanted: lambda: self._records(
                 lambda row: bool(row["remove_server"]) and row["state"] not in _LIVE
             ),
+            queries.rules: lambda: [row for _, row in sorted(self.rules.items())],
+            queries.switches: lambda: [row for _, row in sorted(self.switches.items())],
             queries.open_intervals: lambda: [
                 row for _, row in sorted(self.intervals.items()) if row["closed_ms"] is None
             ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_bkai.store import tables
 from jupyterhub_bkai.store.records import Record, read
 from jupyterhub_bkai.store.tables import LIVE_STATES, intervals, leases, requests, slices, transitions
 
@@ -91,6 +92,21 @@ def open_intervals(connection: sa.Connection) -> list[Mapping[str, Any]]:
     """The intervals no release has closed yet."""
     still_open = intervals.c.closed_ms.is_(None)
     rows = connection.execute(sa.select(intervals).where(still_open).order_by(intervals.c.lease))
+    return [dict(row) for row in rows.mappings()]
+
+
+def rules(connection: sa.Connection) -> list[Mapping[str, Any]]:
+    """Groups, policies and presets, as they are stored."""
+    return _all(connection, tables.rules)
+
+
+def switches(connection: sa.Connection) -> list[Mapping[str, Any]]:
+    """What is closed by hand."""
+    return _all(connection, tables.switches)
+
+
+def _all(connection: sa.Connection, table: sa.Table) -> list[Mapping[str, Any]]:
+    rows = connection.execute(sa.select(table).order_by(table.c.kind, table.c.name))
     return [dict(row) for row in rows.mappings()]
 
 

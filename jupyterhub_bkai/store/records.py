@@ -61,6 +61,7 @@ def decode_request(text: str) -> Request:
             "wish": _wish(wish) if wish else None,
             "session_type": SessionType(raw["session_type"]),
             "folders": tuple(Mount(**mount) for mount in raw["folders"]),
+            "after": tuple(raw.get("after", ())),
         }
     )
 

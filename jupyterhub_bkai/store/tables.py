@@ -1,7 +1,8 @@
 """The tables. Times are milliseconds since the epoch; amounts are integers; shares are fractions as text ("1/4").
 
 `requests` holds what was asked and where it stands, `leases` what was granted, `slices` the parts of devices a lease
-holds, `transitions` every move, `intervals` what is metered.
+holds, `transitions` every move, `intervals` what is metered. `rules` holds groups, policies and presets, `switches`
+what is closed by hand, `changes` who changed either when.
 """
 
 from sqlalchemy import (
@@ -119,3 +120,35 @@ intervals = Table(
     Column("measured_kib", BigInteger),
 )
 Index("intervals_by_time", intervals.c.opened_ms)
+
+# `body` is what counts (null: removed by hand), `seeded` what the settings file had when it was last taken from there.
+rules = Table(
+    "rules",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("body", Text),
+    Column("seeded", Text),
+)
+
+# A node or device that takes nothing new, a group in which nothing new starts.
+switches = Table(
+    "switches",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("why", Text, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("n", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("body", Text),
+)
