@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from jupyterhub_bkai import errors, options, policy
+from jupyterhub_bkai import errors, options, settings
 from jupyterhub_bkai.api import openapi
 from jupyterhub_bkai.cli.root import root
 from jupyterhub_bkai.leasing import lifecycle
@@ -79,7 +79,7 @@ def _rest() -> Iterator[str]:
 
 def _settings() -> Iterator[str]:
     yield "\n## Settings\n\nThe file `bkai.yaml` in the data folder, as it is written the first time:\n"
-    yield f"```yaml\n{policy.DEFAULT_SETTINGS}```"
+    yield f"```yaml\n{settings.DEFAULT_SETTINGS}```"
 
 
 def _commands() -> Iterator[str]:

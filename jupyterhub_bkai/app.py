@@ -21,7 +21,7 @@ from typing import Any
 from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
-from jupyterhub_bkai import policy, sessionlogs, shipped
+from jupyterhub_bkai import policy, sessionlogs, settings, shipped
 from jupyterhub_bkai.admin import pages
 from jupyterhub_bkai.api import openapi, trusted
 from jupyterhub_bkai.api.auth import OAuthCallback, hub_oauth
@@ -153,44 +153,44 @@ class Service:
         self.inventory.close()
 
 
-def read_settings(data: DataFolder) -> policy.Settings:
-    """The administrator's settings; written with comments when there are none."""
+def read_settings(data: DataFolder) -> str:
+    """The text of the administrator's settings; written with comments when there are none."""
     if not data.settings.exists():
-        data.settings.write_text(policy.DEFAULT_SETTINGS)
+        data.settings.write_text(settings.DEFAULT_SETTINGS)
         data.settings.chmod(0o600)
     try:
-        return policy.load(data.settings.read_text())
+        return data.settings.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([(str(data.settings), f"it cannot be read ({error}).")]) from None
 
 
-def find_devices(settings: policy.Settings, folder: Path) -> Selection:
+def find_devices(site: policy.Settings, folder: Path) -> Selection:
     """The device sources the settings name; a path in them is relative to `folder`."""
-    options = SourceOptions(node=this_machine().name, reserve_mib=settings.reserve_mib, folder=folder)
+    options = SourceOptions(node=this_machine().name, reserve_mib=site.reserve_mib, folder=folder)
     try:
-        return select(settings.devices, options)
+        return select(site.devices, options)
     except SourceProblem as problem:
         raise SettingsError([("devices", problem.message)]) from None
 
 
 async def start(data: DataFolder, database_url: str | None = None) -> Service:
     """Brings the service up. Raises `SettingsError` or `DataFolderError` with sentences."""
-    settings = read_settings(data)
+    text = read_settings(data)
+    site = settings.load(text)
     secrets, addresses = read_secrets(data), read_addresses(data)
-    selection = find_devices(settings, data.root)
+    selection = find_devices(site, data.root)
     inventory = Inventory(selection.sources, node=this_machine())
     await asyncio.to_thread(inventory.refresh)
     database = Database(database_url or f"sqlite:///{data.database}")
     clock = Clock()
-    broker = Broker(database, settings, clock)
+    broker = Broker(database, site, clock, file=settings.split(text))
     await broker.load(inventory.nodes)
     hub = Hub(addresses.hub_api_url, secrets.service_token)
     fence = ProcessFence.of_this_machine()
     reconciler = Reconciler(broker, hub, fence, MemoryGauge(fence), lambda: clock.now().wall_ms)
-    roots = [shipped.images(), *(Path(root) for root in settings.image_roots)]
+    roots = [shipped.images(), *(Path(root) for root in site.image_roots)]
     images = ServedImages(data, roots, shared=os.geteuid() == 0)
     context = Context(
-        settings=settings,
         database=database,
         broker=broker,
         reconciler=reconciler,

@@ -11,7 +11,6 @@ from jupyterhub_bkai.errors import Conflict, InvalidOptions, PublicError
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing import offers as changes
-from jupyterhub_bkai.leasing.broker import holding
 from jupyterhub_bkai.leasing.lifecycle import State
 from jupyterhub_bkai.leasing.offers import Room
 from jupyterhub_bkai.leasing.queue import Waiting
@@ -135,8 +134,7 @@ def check(
     """
     try:
         request = parse(context, person, raw)
-        mine = context.broker.of_user(person.name)
-        policy.check(context.settings, person, request, [holding(r) for r in mine])
+        policy.check(context.settings, person, request, context.broker.holdings(None, person.name, request))
         if new and request.name in _taken(context, person):
             return {"name": _in_use(request.name)}, None
     except InvalidOptions as error:
@@ -166,7 +164,7 @@ def offers(context: Context, record: Record) -> list[changes.Offer]:
         {name: group.title for name, group in groups.items()},
         *((image.minimum_cpu_milli, image.minimum_memory_mib) if image is not None else ()),
     )
-    others = [holding(r) for r in context.broker.of_user(record.user) if r.id != record.id]
+    others = context.broker.holdings(None, record.user, record.request, without=record.id)
     found = []
     for offer in changes.offers(context.broker.scheduler, record.id, room, context.now_ms()):
         try:
@@ -187,7 +185,16 @@ def _outlook(context: Context, user: str, request: Request) -> Outlook:
     scheduler = context.broker.scheduler
     hall, group = scheduler.halls[request.group], context.settings.group(request.group)
     unit, title = (group.unit, group.title) if group else (Unit(), request.group)
-    newest = Waiting("", LAST, user, request)
+    newest = Waiting(
+        "",
+        LAST,
+        user,
+        request,
+        priority=request.priority,
+        not_before_ms=request.not_before_ms,
+        after=frozenset(request.after),
+        caps=policy.caps_of(context.settings, user, request),
+    )
     if not scheduler.starts_now(newest, context.now_ms()):
         wants = (request.wish, request.cpu_milli, request.memory_mib)
         if hall.empty.choose(*wants) is None:

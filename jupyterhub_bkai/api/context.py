@@ -39,7 +39,6 @@ class Images(Protocol):
 class Context:
     """The parts of the running service."""
 
-    settings: Settings
     database: Database
     broker: Broker
     reconciler: Reconciler
@@ -55,6 +54,11 @@ class Context:
     template_settings: Mapping[str, Any] = field(default_factory=dict)
     people: "People | None" = None
     tickets: Tickets = field(default_factory=Tickets)
+
+    @property
+    def settings(self) -> Settings:
+        """The administrator's settings as they are now."""
+        return self.broker.settings
 
     async def person(self, name: str) -> User | None:
         """A user as the Hub knows them, asked at most once in ten seconds."""

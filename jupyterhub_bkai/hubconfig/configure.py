@@ -23,7 +23,8 @@ from jupyterhub_bkai.datadir import (
     write_secrets,
 )
 from jupyterhub_bkai.errors import SettingsError
-from jupyterhub_bkai.policy import Settings, load
+from jupyterhub_bkai.policy import Settings
+from jupyterhub_bkai.settings import load
 
 SERVICE = "bkai"
 SUPERVISOR = "bkai-supervisor"

@@ -16,8 +16,9 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from jupyterhub_bkai import metering, names, policy
+from jupyterhub_bkai import settings as rulebook
 from jupyterhub_bkai.clock import Clock, Stamp
-from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
+from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotFound, PublicError, SettingsError
 from jupyterhub_bkai.gpus.fit import Choice, NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.lifecycle import ENDS_AS, FINAL, HOLDING, Cause, Move, State, target
@@ -25,6 +26,7 @@ from jupyterhub_bkai.leasing.queue import Discipline, Waiting
 from jupyterhub_bkai.leasing.scheduler import Held, Scheduler
 from jupyterhub_bkai.leasing.why import Standing, standing
 from jupyterhub_bkai.model import Node, Person, Request
+from jupyterhub_bkai.options import shown
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.database import Batch, Database
 from jupyterhub_bkai.store.records import Record, lease_row, request_row, slice_rows
@@ -51,6 +53,8 @@ class Draft:
         self.changed: dict[str, Record] = {}
         self.order = broker.last_order
         self.intervals: dict[str, metering.Interval | None] = {}
+        #: the rules that count from the next decision on, when a command of this transaction changed them
+        self.rules: tuple[tuple[rulebook.Entry, ...], policy.Settings] | None = None
         self._broker = broker
         #: what commands did to `changed`, to take back the steps of one that is refused
         self._steps: list[tuple[str, Record | None]] = []
@@ -114,6 +118,14 @@ class Draft:
         self.batch.changed_requests.append({key: row[key] for key in ("id", "group_name", "version", "wish")})
         self._note(changed, record.state, who, why)
         return changed
+
+    def rule(self, new: Sequence[rulebook.Entry], entries: tuple[rulebook.Entry, ...], who: str) -> None:
+        """Rules changed; `entries` are all that there are then."""
+        for entry in new:
+            self.batch.rules.append(_rule_row(entry))
+            row = {"at_ms": self.now.wall_ms, "who": who, "kind": entry.kind, "name": entry.name}
+            self.batch.changes.append(row | {"body": entry.body})
+        self.rules = entries, self._broker.composed(entries)
 
     def grant(self, record: Record, choice: Choice) -> Record:
         """Gives what `choice` says: the lease, its slices and its usage interval in one transaction."""
@@ -211,9 +223,15 @@ class Broker:
         settings: policy.Settings,
         clock: Clock,
         entropy: Callable[[int], bytes] = os.urandom,
+        file: tuple[Mapping[str, Any], rulebook.Bodies] | None = None,
     ) -> None:
+        """`file` is the settings file: what it says of the site, and the rules that seed the database. Without one the
+        settings are `settings` for good.
+        """
         self.database = database
         self.settings = settings
+        self.rules: tuple[rulebook.Entry, ...] = ()
+        self._file = file
         self.records: dict[str, Record] = {}
         self.intervals: dict[str, metering.Interval] = {}
         self.by_user: dict[str, dict[str, None]] = {}
@@ -240,17 +258,41 @@ class Broker:
 
     async def load(self, nodes: Sequence[Node]) -> None:
         """Takes up where the last process ended: what the database holds is what is true."""
+        await self._seed()
         await self._read()
         self.set_nodes(nodes)
         self._lay_out()
         await self._recall()
-        for record in self.records.values():
-            if record.state == State.QUEUED and record.request.group not in self.scheduler.halls:
-                gone = f"The resource group {record.request.group} does not exist any more; ask again in another."
-                self._later(self.ending(record.id, Cause.REFUSED, "service", gone))
+
+    async def _seed(self) -> None:
+        """What changed in the settings file since it was last read goes into the database."""
+        if self._file is None:
+            return
+        entries = [_entry(row) for row in await self.database.read(queries.rules)]
+        taken = [*rulebook.taken_over(entries, self._file[1])]
+        self.composed(
+            rulebook.put(entries, [entry for entry, _ in taken])
+        )  # refused before anything is written
+        batch = Batch(rules=[_rule_row(entry) for entry, _ in taken])
+        at_ms = self._clock.now().wall_ms
+        batch.changes = [
+            {"at_ms": at_ms, "who": "bkai.yaml", "kind": entry.kind, "name": entry.name, "body": entry.body}
+            for entry, counts in taken
+            if counts
+        ]
+        for change in batch.changes if entries else ():
+            log.info("%s %s: as the settings file has it now", change["kind"], change["name"])
+        await self.database.write(batch)
+
+    def composed(self, entries: Iterable[rulebook.Entry]) -> policy.Settings:
+        """The settings with these rules. Raises `SettingsError`."""
+        return rulebook.compose(self._file[0] if self._file else {}, rulebook.bodies_of(entries))
 
     async def _read(self) -> None:
         """Takes what the database holds for the truth."""
+        if self._file is not None:
+            self.rules = tuple(_entry(row) for row in await self.database.read(queries.rules))
+            self.settings = self.composed(self.rules)
         self.last_order = await self.database.read(queries.last_order)
         live = {record.id: record for record in await self.database.read(queries.live)}
         self.unwanted = {record.id: record for record in await self.database.read(queries.unwanted)}
@@ -361,7 +403,7 @@ class Broker:
                 if old.request == new.request:
                     return False
                 self.scheduler.remove(new.id)
-            self.scheduler.add(waiting(new))
+            self.scheduler.add(self._waiting(new, self.settings))
         elif waited:
             self.scheduler.remove(new.id)
         elif held and new.state not in HOLDING:
@@ -371,7 +413,7 @@ class Broker:
             and old is not None
             and (old.deadline_ms, old.started_ms) != (new.deadline_ms, new.started_ms)
         ):
-            self.scheduler.hold(self._held(new), now_ms)
+            self.scheduler.hold(self._held(new, self.settings), now_ms)
         else:
             return False
         return True
@@ -399,6 +441,11 @@ class Broker:
     def _adopt(self, draft: Draft, groups: set[str]) -> None:
         """Makes a written draft the present state and tells who watches."""
         self.last_order = draft.order
+        if draft.rules is not None:
+            self.rules, self.settings = draft.rules
+            self._stale = True
+            self._work.set()
+            groups = {*groups, *(group.name for group in self.settings.groups)}
         for record in draft.changed.values():
             if record.state in FINAL:
                 self._drop(record)
@@ -438,30 +485,39 @@ class Broker:
     def _lay_out(self) -> None:
         """Makes queues and books anew from the records."""
         self._stale = False
+        self.scheduler = self._laid_out(self.settings)
+        for record in self.records.values():
+            if record.state == State.QUEUED and record.request.group not in self.scheduler.halls:
+                gone = f"The resource group {record.request.group} does not exist any more; ask again in another."
+                self._later(self.ending(record.id, Cause.REFUSED, "service", gone))
+
+    def _laid_out(self, settings: policy.Settings) -> Scheduler:
+        """Queues and books as they are with these settings."""
         now_ms = self._clock.now().wall_ms
-        groups = {g.name: (g.rules, self.nodes_of(g.name)) for g in self.settings.groups}
-        scheduler = Scheduler(self.settings.start_limit_s * 1000)
-        scheduler.lay_out(groups, [NodeBook.empty(node, self._overcommit(node)) for node in self._nodes])
+        groups = {g.name: (g.rules, self._members(g)) for g in settings.groups}
+        scheduler = Scheduler(settings.start_limit_s * 1000)
+        nodes = [NodeBook.empty(node, self._overcommit(node, settings)) for node in self._nodes]
+        scheduler.lay_out(groups, nodes)
         for record in self.records.values():
             if record.state in HOLDING:
-                scheduler.hold(self._held(record), now_ms)
+                scheduler.hold(self._held(record, settings), now_ms)
             elif record.request.group in scheduler.halls:
-                scheduler.add(waiting(record))
+                scheduler.add(self._waiting(record, settings))
         scheduler.inherit(self.scheduler, now_ms)
-        self.scheduler = scheduler
+        return scheduler
 
-    def _overcommit(self, node: Node) -> Fraction:
+    def _overcommit(self, node: Node, settings: policy.Settings) -> Fraction:
         """How many times over a node's processors may be booked: as few as any of its groups wants."""
-        mine = [g.cpu_overcommit for g in self.settings.groups if node.name in self.nodes_of(g.name)]
+        mine = [g.cpu_overcommit for g in settings.groups if node.name in self._members(g)]
         return min(mine, default=Fraction(1))
 
-    def _held(self, record: Record) -> Held:
+    def _held(self, record: Record, settings: policy.Settings) -> Held:
         """What a record holds, as the scheduler has it. What has not started yet ends its duration after the last
         moment at which it may start.
         """
         request, ends_ms = record.request, record.deadline_ms
         if record.started_ms is None and request.duration_s is not None and record.granted_ms is not None:
-            ends_ms = record.granted_ms + (request.duration_s + self.settings.start_limit_s) * 1000
+            ends_ms = record.granted_ms + (request.duration_s + settings.start_limit_s) * 1000
         return Held(
             record.id,
             record.user,
@@ -471,6 +527,21 @@ class Broker:
             request.memory_mib,
             record.slices,
             ends_ms,
+            policy.caps_of(settings, record.user, request),
+        )
+
+    def _waiting(self, record: Record, settings: policy.Settings) -> Waiting:
+        """A waiting record as the scheduler has it."""
+        request = record.request
+        return Waiting(
+            record.id,
+            record.order,
+            record.user,
+            request,
+            priority=request.priority,
+            not_before_ms=request.not_before_ms,
+            after=frozenset(request.after),
+            caps=policy.caps_of(settings, record.user, request),
         )
 
     @property
@@ -481,9 +552,10 @@ class Broker:
     def nodes_of(self, group: str) -> frozenset[str]:
         """The names of a group's machines (no list in the settings means all)."""
         found = self.settings.group(group)
-        if found is None:
-            return frozenset()
-        return frozenset(found.nodes) if found.nodes else frozenset(node.name for node in self._nodes)
+        return self._members(found) if found is not None else frozenset()
+
+    def _members(self, group: policy.Group) -> frozenset[str]:
+        return frozenset(group.nodes) if group.nodes else frozenset(node.name for node in self._nodes)
 
     # -- commands --------------------------------------------------------------------------
 
@@ -518,7 +590,8 @@ class Broker:
 
         def command(draft: Draft) -> list[Record]:
             mine = draft.of_user(person.name)
-            policy.check(self.settings, person, request, [holding(r) for r in mine])
+            policy.check(self.settings, person, request, self.holdings(draft, person.name, request))
+            _check_after(draft, person, request)
             taken = {r.server for r in mine}
             server = wanted if wanted is not None else _free_name(request.version, taken)
             if server in taken:
@@ -526,15 +599,17 @@ class Broker:
                     f"You already have a session called “{server or 'default'}”; stop it first or choose another name.",
                     fields={"name": "this name is in use"},
                 )
-            records = []
+            records: list[Record] = []
             for name in _servers(server, request.count, taken):
                 draft.order += 1
+                record_id = names.lease_id(draft.now.wall_ms, self._entropy(10))
+                gang = (records[0].id if records else record_id) if request.gang else ""
                 record = Record(
-                    id=names.lease_id(draft.now.wall_ms, self._entropy(10)),
+                    id=record_id,
                     order=draft.order,
                     person=person,
                     server=name,
-                    request=replace(request, count=1),
+                    request=replace(request, count=1, gang=gang),
                     state=State.QUEUED,
                     since_ms=draft.now.wall_ms,
                     asked_ms=draft.now.wall_ms,
@@ -564,11 +639,68 @@ class Broker:
             record = draft.get(record_id)
             if record.state != State.QUEUED:
                 raise Conflict("It does not wait any more, so there is nothing to change.")
-            others = [holding(r) for r in draft.of_user(record.user) if r.id != record.id]
+            others = self.holdings(draft, record.user, request, without=record.id)
             policy.check(self.settings, record.person, request, others)
             return draft.rewish(record, request, who, why)
 
         return command
+
+    def holdings(
+        self, draft: "Draft | None", user: str, request: Request, without: str = ""
+    ) -> list[policy.Holding]:
+        """What counts beside a request: its owner's live ones, and those of its project where that has a policy."""
+        drafted = draft.changed if draft is not None else {}
+        found = {record.id: record for record in self.of_user(user)}
+        if self.settings.of_project(request.project) is not None:
+            found = {
+                id: r
+                for id, r in self.records.items()
+                if r.user == user or r.request.project == request.project
+            }
+        found |= drafted
+        return [holding(r) for id, r in found.items() if r.state not in FINAL and id != without]
+
+    async def change_rules(
+        self, changes: Mapping[str, Mapping[str, rulebook.Body | None]], revision: str, who: str
+    ) -> list[rulebook.Difference]:
+        """Puts or removes rules. Raises `InvalidOptions` with the places that are wrong, `Conflict` when they have been
+        changed since `revision`.
+        """
+        return await self.submit(lambda draft: self._ruling(draft, changes, revision, who))
+
+    def _ruling(
+        self,
+        draft: Draft,
+        changes: Mapping[str, Mapping[str, rulebook.Body | None]],
+        revision: str,
+        who: str,
+    ) -> list[rulebook.Difference]:
+        if draft.rules is not None or revision != rulebook.revision(self.rules):
+            raise Conflict(
+                "Somebody else has changed the rules meanwhile; look at them again, and then change them.",
+                reason="changed-meanwhile",
+            )
+        new, entries, _ = self.proposed(changes)
+        if new:
+            draft.rule(new, entries, who)
+        return rulebook.differences(rulebook.bodies_of(self.rules), rulebook.bodies_of(entries))
+
+    def proposed(
+        self, changes: Mapping[str, Mapping[str, rulebook.Body | None]]
+    ) -> tuple[list[rulebook.Entry], tuple[rulebook.Entry, ...], policy.Settings]:
+        """What changed rules would be: the entries that change, all of them then, and the settings they make. Raises
+        `InvalidOptions`.
+        """
+        try:
+            new = rulebook.changed(self.rules, changes)
+            entries = rulebook.put(self.rules, new)
+            return new, entries, self.composed(entries)
+        except SettingsError as error:
+            raise InvalidOptions({place: f"{place}: {said}" for place, said in error.problems}) from None
+
+    def would_start(self, settings: policy.Settings) -> list[str]:
+        """Which of those who wait would start at once if these were the settings; changes nothing."""
+        return [grant.id for grant in self._laid_out(settings).decide(self._clock.now().wall_ms)]
 
     async def end(self, record_id: str, cause: Cause, who: str, message: str) -> Record | None:
         """Begins the end: a waiting request is over at once, a lease goes to `stopping`. Idempotent."""
@@ -794,24 +926,25 @@ def _servers(server: str, count: int, taken: set[str]) -> list[str]:
 
 
 def holding(record: Record) -> policy.Holding:
-    """What a live record counts against its owner's limits."""
-    wish = record.request.wish
-    devices = wish.share * wish.count if wish else Fraction(0)
-    return policy.Holding(record.request.group, record.state == State.QUEUED, devices)
+    """What a live record counts against limits."""
+    return policy.Holding.of(record.user, record.request, waiting=record.state == State.QUEUED)
 
 
-def waiting(record: Record) -> Waiting:
-    """A waiting record as the scheduler has it."""
-    request = record.request
-    return Waiting(
-        record.id,
-        record.order,
-        record.user,
-        request,
-        priority=request.priority,
-        not_before_ms=request.not_before_ms,
-        after=frozenset(request.after),
-    )
+def _entry(row: Mapping[str, Any]) -> rulebook.Entry:
+    return rulebook.Entry(row["kind"], row["name"], row["body"], row["seeded"])
+
+
+def _rule_row(entry: rulebook.Entry) -> dict[str, Any]:
+    gone = entry.body is None and entry.seeded is None
+    return {"kind": entry.kind, "name": entry.name, "body": entry.body, "seeded": entry.seeded, "gone": gone}
+
+
+def _check_after(draft: Draft, person: Person, request: Request) -> None:
+    """What a request comes after are live sessions of the same person."""
+    mine = {record.id for record in draft.of_user(person.name)}
+    if gone := [id for id in request.after if id not in mine]:
+        sentence = f"After: {shown(gone[0])} is no live session of yours (any more)."
+        raise InvalidOptions({"after": sentence})
 
 
 def _fail(pending: Iterable[_Pending], error: Exception) -> None:

@@ -20,6 +20,7 @@ from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from math import log
 
+from jupyterhub_bkai.leasing.caps import Amounts
 from jupyterhub_bkai.model import Request, Wish
 
 #: requests alike for a decision: what they ask for, for how long, how many at once
@@ -58,6 +59,8 @@ class Waiting:
     #: it does not start before this moment, nor before these have ended
     not_before_ms: int = 0
     after: frozenset[str] = frozenset()
+    #: what of it may run at a time: whom it counts for → the words for it, and the amounts
+    caps: Mapping[str, tuple[str, Amounts]] = field(default_factory=dict)
 
     @property
     def shape(self) -> Shape:

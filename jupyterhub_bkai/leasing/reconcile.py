@@ -109,7 +109,7 @@ def decide(record: Record, facts: Facts, now_ms: int, queue_limit_s: int, start_
     if record.keepalive_s is not None and facts.silent_s > record.keepalive_s:
         return Action.SILENT
     if state == State.QUEUED:
-        if now_ms - record.asked_ms > queue_limit_s * 1000:
+        if now_ms - max(record.asked_ms, record.request.not_before_ms) > queue_limit_s * 1000:
             return Action.TOO_LONG
         waiting = facts.hub == "none" and (facts.fresh or facts.unattended_s > UNATTENDED_S)
         return Action.START if waiting else Action.NOTHING
@@ -219,7 +219,13 @@ class Reconciler:
             user = await self._look(name, now)
             for record in records:
                 facts, settings = self._facts(record, user, now), self._broker.settings
-                action = decide(record, facts, self._now_ms(), settings.queue_limit_s, settings.start_limit_s)
+                action = decide(
+                    record,
+                    facts,
+                    self._now_ms(),
+                    settings.queue_limit_of(record.request.group),
+                    settings.start_limit_s,
+                )
                 if action is not Action.NOTHING:
                     self._spawn(record, action)
 

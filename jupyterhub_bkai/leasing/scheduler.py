@@ -11,10 +11,11 @@ ends, one node is kept free of newcomers until the head fits.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, pieces
+from jupyterhub_bkai.leasing.caps import Amounts, Cap, Excess, excess, needs
 from jupyterhub_bkai.leasing.queue import Account, Discipline, Line, Shape, Waiting, dominant
 from jupyterhub_bkai.model import Request, Slice
 
@@ -49,6 +50,20 @@ class Held:
     memory_mib: int
     slices: tuple[Slice, ...]
     ends_ms: int | None = None
+    #: as `Waiting.caps`
+    caps: Mapping[str, tuple[str, Amounts]] = field(default_factory=dict)
+
+    def amounts(self) -> dict[str, Fraction]:
+        """What it counts for where so much may run at a time."""
+        found = {
+            "sessions": Fraction(1),
+            "cpu": Fraction(self.cpu_milli, 1000),
+            "memory": Fraction(self.memory_mib),
+            "fgpu": sum((piece.share for piece in self.slices), Fraction(0)),
+        }
+        for piece in self.slices:
+            found[piece.slot] = found.get(piece.slot, Fraction(0)) + piece.share
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +170,13 @@ class Scheduler:
         self._shared: list[Books] = []
         self._of_node: dict[str, dict[str, Held]] = {}
         self._versions: dict[str, int] = {}
-        self._where: dict[str, str] = {}
-        #: those who may not start yet, whatever is free
+        #: everybody who waits, also each of several that start together
+        self._entries: dict[str, Waiting] = {}
+        self._gangs: dict[str, Waiting] = {}
+        #: those who may not start yet, whatever is free: their time has not come, or so much of theirs runs
         self._parked: dict[str, Waiting] = {}
+        self._capped: dict[str, tuple[Waiting, str, Excess]] = {}
+        self.caps: dict[str, Cap] = {}
         #: thousandths of cores and devices asked for with devices, decayed: what `balance` goes by
         self._asked = [0.0, 0.0]
 
@@ -202,28 +221,51 @@ class Scheduler:
 
     def add(self, item: Waiting) -> None:
         """Somebody asks. Raises KeyError for an unknown group."""
-        hall = self.halls[item.request.group]
-        self._where[item.id] = hall.name
-        if item.not_before_ms or item.after:
-            self._parked[item.id] = item
-        else:
-            hall.line.add(item)
+        if (gang := self._gangs.get(item.request.gang)) is not None:
+            self._drop(gang)
+            item = replace(gang, ids=(*(gang.ids or (gang.id,)), *(item.ids or (item.id,))))
+        self._put(item)
         wish = item.request.wish
         if wish is not None and not wish.profile:
             devices = float(wish.share) * wish.count
             self._asked = [0.999 * self._asked[0] + item.request.cpu_milli, 0.999 * self._asked[1] + devices]
             self._tell_balance()
 
+    def _put(self, item: Waiting) -> None:
+        hall = self.halls[item.request.group]
+        for id in item.ids or (item.id,):
+            self._entries[id] = item
+        if item.request.gang:
+            self._gangs[item.request.gang] = item
+        for key, (title, most) in item.caps.items():
+            self.caps.setdefault(key, Cap(most, title))
+        if item.not_before_ms or item.after:
+            self._parked[item.id] = item
+        else:
+            hall.line.add(item)
+        hall.places = None
+
     def remove(self, id: str) -> None:
-        """Somebody leaves without having started; nothing happens when nobody of that id waits."""
-        if (group := self._where.pop(id, None)) is not None:
-            hall = self.halls[group]
-            hall.places = None
-            if self._parked.pop(id, None) is None:
-                hall.line.remove(id)
-            hall.tries.pop(id, None)
-            if hall.head == id:
-                hall.head, hall.reservation = None, None
+        """Somebody leaves without having started; nothing happens when nobody of that id waits. Those they were to
+        start with stay, together.
+        """
+        if (item := self._entries.get(id)) is not None:
+            self._drop(item)
+            if rest := tuple(one for one in item.ids if one != id):
+                self._put(replace(item, id=rest[0], ids=rest))
+
+    def _drop(self, item: Waiting) -> None:
+        """Takes an entry, with all that start together, out of wherever it waits."""
+        for id in item.ids or (item.id,):
+            del self._entries[id]
+        self._gangs.pop(item.request.gang, None)
+        hall = self.halls[item.request.group]
+        hall.places = None
+        if self._parked.pop(item.id, None) is None and self._capped.pop(item.id, None) is None:
+            hall.line.remove(item.id)
+        hall.tries.pop(item.id, None)
+        if hall.head == item.id:
+            hall.head, hall.reservation = None, None
 
     def hold(self, held: Held, now_ms: int) -> None:
         """Somebody holds something, as the records say; also again with another end."""
@@ -235,6 +277,7 @@ class Scheduler:
         self.held[held.id] = self._of_node.setdefault(held.node, {})[held.id] = held
         self._change(held.node, lambda book: book.hold(held.cpu_milli, held.memory_mib, held.slices))
         self._count(held, 1, now_ms)
+        self._count_caps(held, 1)
 
     def free(self, id: str, now_ms: int) -> None:
         """Somebody gives back; nothing happens when nobody of that id holds anything."""
@@ -244,6 +287,29 @@ class Scheduler:
         del self._of_node[held.node][id]
         self._change(held.node, lambda book: book.give_back(held.cpu_milli, held.memory_mib, held.slices))
         self._count(held, -1, now_ms)
+        self._count_caps(held, -1)
+
+    def _count_caps(self, held: Held, sign: int) -> None:
+        """What may run at a time changed; who waited for that is looked at again."""
+        if not held.caps:
+            return
+        amounts = held.amounts()
+        for key, (title, most) in held.caps.items():
+            self.caps.setdefault(key, Cap(most, title)).count(amounts, sign)
+            if sign < 0:
+                for item, blocked, _ in [*self._capped.values()]:
+                    if blocked == key:
+                        del self._capped[item.id]
+                        self.halls[item.request.group].line.add(item)
+
+    def _over(self, item: Waiting) -> tuple[str, Excess] | None:
+        """The first of its caps that does not let it start now."""
+        asked = needs(item.request)
+        for key in item.caps:
+            cap = self.caps[key]
+            if (over := excess(cap.most, cap.taken, asked, max(1, len(item.ids)))) is not None:
+                return key, over
+        return None
 
     def charge(
         self, group: str, user: str, held: tuple[int, int, float], period_ms: tuple[int, int], now_ms: int
@@ -296,11 +362,11 @@ class Scheduler:
         for item in [*self._parked.values()]:
             if item.not_before_ms <= now_ms and not any(self.lives(id) for id in item.after):
                 del self._parked[item.id]
-                self.halls[self._where[item.id]].line.add(item)
+                self.halls[item.request.group].line.add(item)
 
     def lives(self, id: str) -> bool:
         """True for what waits or holds something."""
-        return id in self.held or id in self._where
+        return id in self.held or id in self._entries
 
     def due(self, now_ms: int) -> bool:
         """True when somebody's time has come, which nothing else would tell."""
@@ -316,6 +382,10 @@ class Scheduler:
         tried = 0
         going = hall.line.round(self.score(hall, now_ms))
         while not rules.on_hold and (item := going.next()) is not None:
+            if item.caps and (over := self._over(item)) is not None:
+                hall.line.remove(item.id)
+                self._capped[item.id] = item, *over
+                continue
             choices = self._place(hall, item, reservation, now_ms)
             if choices:
                 grants += self._start(hall, item, choices, now_ms)
@@ -396,7 +466,7 @@ class Scheduler:
     def _start(self, hall: Hall, item: Waiting, choices: list[Choice], now_ms: int) -> list[Grant]:
         request = item.request
         ends_ms = self._end(item, now_ms)
-        self.remove(item.id)
+        self._drop(item)
         grants = []
         for id, choice in zip(item.ids or (item.id,), choices, strict=True):
             held = Held(
@@ -408,6 +478,7 @@ class Scheduler:
                 request.memory_mib,
                 choice.slices,
                 ends_ms,
+                item.caps,
             )
             self.hold(held, now_ms)
             grants.append(Grant(id, choice))
@@ -553,8 +624,8 @@ class Scheduler:
 
     def place(self, id: str, now_ms: int) -> int:
         """1 for the next of its group, 0 for one whose time has not come. Raises KeyError for one who does not wait."""
-        hall = self.halls[self._where[id]]
-        if id in self._parked:
+        id, hall = self._entries[id].id, self.hall_of(id)
+        if id in self._parked or id in self._capped:
             return 0
         if not hall.rules.discipline.by_person:
             return hall.line.place(id) + 1
@@ -575,11 +646,16 @@ class Scheduler:
 
     def hall_of(self, id: str) -> Hall:
         """Where somebody waits. Raises KeyError for one who does not."""
-        return self.halls[self._where[id]]
+        return self.halls[self._entries[id].request.group]
 
     def waiting(self, id: str) -> Waiting:
         """The entry of one who waits. Raises KeyError for one who does not."""
-        return self._parked.get(id) or self.hall_of(id).line.items[id]
+        return self._entries[id]
+
+    def capped(self, id: str) -> tuple[str, Excess] | None:
+        """Of what more runs already than lets this one start: the words for whose that is, and how much; None else."""
+        found = self._capped.get(self._entries[id].id)
+        return (self.caps[found[1]].title, found[2]) if found is not None else None
 
     def starts_now(self, item: Waiting, now_ms: int) -> bool:
         """Whether a request would start at once: a new one after everybody who waits, or one of those who wait, at its
@@ -587,6 +663,10 @@ class Scheduler:
         """
         hall = self.halls[item.request.group]
         if hall.rules.on_hold or item.not_before_ms > now_ms or any(self.lives(id) for id in item.after):
+            return False
+        for key, (title, most) in item.caps.items():
+            self.caps.setdefault(key, Cap(most, title))
+        if self._over(item) is not None:
             return False
         first = self._before_head(hall, item, now_ms)
         if not first and (not hall.rules.backfill or hall.line.shapes() >= hall.rules.depth):
@@ -613,8 +693,7 @@ class Scheduler:
 
     def shortage(self, id: str) -> Shortage | None:
         """What one who waits is short of; None when it would fit and waits only because of others."""
-        hall = self.halls[self._where[id]]
-        request = self.waiting(id).request
+        hall, request = self.hall_of(id), self.waiting(id).request
         if hall.books.choose(request.wish, request.cpu_milli, request.memory_mib) is not None:
             return None
         return hall.books.shortage(request.wish, request.cpu_milli, request.memory_mib)

@@ -8,10 +8,12 @@ from fractions import Fraction
 
 from jupyterhub_bkai.gpus.fit import Shortage
 from jupyterhub_bkai.gpus.slices import Unit, number
+from jupyterhub_bkai.leasing.caps import Excess
 from jupyterhub_bkai.leasing.queue import Waiting
 from jupyterhub_bkai.leasing.scheduler import Hall, Scheduler
 from jupyterhub_bkai.model import Request
 from jupyterhub_bkai.options import duration_text, size_text
+from jupyterhub_bkai.policy import amount_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str 
     hall, item = scheduler.hall_of(id), scheduler.waiting(id)
     title = title or hall.name
     position = scheduler.place(id, now_ms)
+    if (capped := scheduler.capped(id)) is not None:
+        return Standing(0, _so_much_runs(*capped, unit), None)
     if position == 0:
         return Standing(0, _not_yet(scheduler, item, now_ms), None)
     if hall.rules.on_hold:
@@ -44,6 +48,11 @@ def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str 
     return Standing(position, f"{why}{_behind(scheduler, hall, unit, now_ms, title)}", None)
 
 
+def _so_much_runs(title: str, over: Excess, unit: Unit) -> str:
+    most, taken = amount_text(over.name, over.most, unit), amount_text(over.name, over.taken, unit)
+    return f"{title} {most} running at a time, and {taken} run; it goes on when one of these has ended."
+
+
 def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
     alive = sum(scheduler.lives(id) for id in item.after)
     if alive:
@@ -55,6 +64,8 @@ def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
 
 
 def _first(hall: Hall, item: Waiting, shortage: Shortage | None, unit: Unit, now_ms: int, title: str) -> str:
+    if shortage is None and len(item.ids) > 1:
+        return f"Its {len(item.ids)} sessions start together, and there is not yet room for all of them."
     if shortage is None:
         return "It starts in a moment."
     why = sentence(shortage, item.request, unit, title)

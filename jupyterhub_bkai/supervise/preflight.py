@@ -34,7 +34,8 @@ from jupyterhub_bkai.datadir import (
 )
 from jupyterhub_bkai.errors import SettingsError
 from jupyterhub_bkai.gpus.source import SourceOptions, open_source
-from jupyterhub_bkai.policy import DEFAULT_SETTINGS, Settings, load
+from jupyterhub_bkai.policy import Settings
+from jupyterhub_bkai.settings import DEFAULT_SETTINGS, load
 from jupyterhub_bkai.supervise.part import recorded_alive
 
 ADMINISTRATOR = "admin"

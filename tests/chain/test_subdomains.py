@@ -112,7 +112,7 @@ def test_sessions_are_at_hosts_of_their_own_and_our_pages_at_the_hubs(lab: Site)
 @pytest.mark.parametrize("wrong", ["hub.example.org", "https://127.0.0.1", "https://a.org/path", 5])
 def test_what_is_no_host(wrong: object) -> None:
     from jupyterhub_bkai.errors import SettingsError
-    from jupyterhub_bkai.policy import load
+    from jupyterhub_bkai.settings import load
 
     with pytest.raises(SettingsError, match="subdomain_host"):
         load(f"subdomain_host: {wrong}")

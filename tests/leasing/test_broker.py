@@ -122,7 +122,9 @@ async def test_one_refused_command_leaves_the_others_of_its_transaction_alone(a_
 
 
 async def test_limits_of_a_person(a_broker: OpenBroker) -> None:
-    limits = policy.Limits(sessions=3, pending=1, devices=Fraction(3, 2))
+    limits = policy.Limits(
+        total={"sessions": Fraction(3), "fgpu": Fraction(3, 2)}, pending={"sessions": Fraction(1)}
+    )
     group = policy.Group("default", "Default", unit=Unit(Fraction(2), Fraction(1, 10)), limits=limits)
     async with a_broker(settings=replace(SETTINGS, groups=(group,))) as broker:
         with pytest.raises(PolicyDenied, match="3 sessions at a time; you can have 3 more"):
@@ -131,7 +133,7 @@ async def test_limits_of_a_person(a_broker: OpenBroker) -> None:
         with pytest.raises(PolicyDenied, match="3 fGPU at a time; you can have 1 more"):
             await broker.ask(ADA, "b", asked("1"))
         await broker.ask(ADA, "b", asked("1/2"))
-        with pytest.raises(PolicyDenied, match="1 waiting sessions at a time; you can ask for 0 more"):
+        with pytest.raises(PolicyDenied, match="1 session waiting at a time; you can ask for 0 more"):
             await broker.ask(ADA, "c", asked(""))
         await broker.ask(Person("bob"), "a", asked("1"))
 

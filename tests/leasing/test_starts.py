@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from tornado import httpserver, netutil, web
 
-from jupyterhub_bkai import policy
+from jupyterhub_bkai import settings
 from jupyterhub_bkai.fences.memory import MemoryGauge
 from jupyterhub_bkai.fences.process import ProcessFence
 from jupyterhub_bkai.hub import Hub
@@ -62,6 +62,6 @@ async def test_many_sessions_are_started_a_few_at_a_time(a_broker: OpenBroker, a
 
 
 def test_a_new_site_has_limits() -> None:
-    [group] = policy.load(policy.DEFAULT_SETTINGS).groups
-    assert group.limits.sessions == 20
-    assert group.limits.pending == 10
+    [group] = settings.load(settings.DEFAULT_SETTINGS).groups
+    assert group.limits.total == {"sessions": 20}
+    assert group.limits.pending == {"sessions": 10}
