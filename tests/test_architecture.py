@@ -36,6 +36,8 @@ TABLE = {
     "leasing.queue": "pure",
     "leasing.scheduler": "pure",
     "leasing.offers": "pure",
+    "leasing.leftover": "pure",
+    "leasing.switches": "pure",
     "leasing.why": "pure",
     "builds": "pure",
     "builds.definition": "pure",
@@ -55,6 +57,8 @@ TABLE = {
     "gpus.guards": "doer",
     "gpus.inventory": "doer",
     "leasing.broker": "doer",
+    "leasing.closing": "doer",
+    "leasing.tally": "doer",
     "leasing.reconcile": "doer",
     "builds.": "doer",  # everything in the package that is not named above
     "admin": "face",

@@ -52,7 +52,7 @@ def _group_offer(context: Context, group: policy.Group) -> GroupOffer:
     inside = broker.nodes_of(group.name)
     nodes = [node for node in broker.nodes if node.name in inside]
     hall = broker.scheduler.halls[group.name]
-    books = list(hall.books)
+    books = [book for book in hall.books if book.open]
     slots = dict.fromkeys(device.slot for node in nodes for device in node.devices)
     return GroupOffer(
         name=group.name,

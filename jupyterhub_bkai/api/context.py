@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
+from jupyterhub_bkai.api.gauges import Gauges
 from jupyterhub_bkai.api.tickets import Tickets
 from jupyterhub_bkai.hub import Hub, User
 from jupyterhub_bkai.leasing.broker import Broker
@@ -54,6 +56,10 @@ class Context:
     template_settings: Mapping[str, Any] = field(default_factory=dict)
     people: "People | None" = None
     tickets: Tickets = field(default_factory=Tickets)
+    gauges: Gauges = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gauges = Gauges(self.broker, monotonic)
 
     @property
     def settings(self) -> Settings:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from jupyterhub_bkai._version import __version__
-from jupyterhub_bkai.api import sessions, site, views
+from jupyterhub_bkai.api import devices, queue, sessions, site, switches, views
 from jupyterhub_bkai.api.operations import Call, Operation
 
 REF = "#/components/schemas/{name}"
@@ -64,7 +64,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "responses": {str(operation.status): _answer(operation), "default": _content(views.Error, "Refused")},
     }
     if operation.body is not None:
-        found["requestBody"] = {"required": operation.method == "POST", **_content(operation.body)}
+        found["requestBody"] = {"required": operation.method != "DELETE", **_content(operation.body)}
     return found
 
 
@@ -89,6 +89,9 @@ def _content(shape: Any, description: str | None = None) -> dict[str, Any]:
 
 OPERATIONS: tuple[Operation, ...] = (
     *site.OPERATIONS,
+    *devices.OPERATIONS,
+    *queue.OPERATIONS,
     *sessions.OPERATIONS,
+    *switches.OPERATIONS,
     Operation("GET", "/openapi.json", "This document", document),
 )

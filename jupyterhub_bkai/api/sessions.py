@@ -9,7 +9,9 @@ import msgspec
 from jupyterhub_bkai import sessionlogs
 from jupyterhub_bkai.api import asking, views
 from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
+from jupyterhub_bkai.api.switches import administrators
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotAllowed, NotFound
+from jupyterhub_bkai.leasing import closing
 from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause, State
 from jupyterhub_bkai.names import is_lease_id
 from jupyterhub_bkai.store import queries
@@ -76,6 +78,12 @@ class Taken(msgspec.Struct):
     """The options of an offer, as they were offered."""
 
     options: dict[str, str]
+
+
+class Priority(msgspec.Struct):
+    """Who is served first: 0 to 100, usually 10; a higher one is always served before a lower one."""
+
+    priority: Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
 class Story(msgspec.Struct):
@@ -188,6 +196,14 @@ async def stop(call: Call) -> views.Session:
     return view(call, ended or record)
 
 
+async def prioritise(call: Call) -> views.Session:
+    """Gives a waiting session another priority; it keeps its place in time."""
+    who = administrators(call)
+    record = await find(call)
+    changed = await call.context.broker.submit(closing.prioritise(record.id, call.body.priority, who))
+    return view(call, call.context.broker.records.get(record.id, changed))
+
+
 async def keepalive(call: Call) -> None:
     """Somebody is still there."""
     record = await own(call)
@@ -267,7 +283,7 @@ async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
 
 def _free(call: Call, group: str) -> dict[str, Any]:
     hall = call.context.broker.scheduler.halls[group]
-    devices = [device for book in hall.books for device in book.devices]
+    devices = [device for book in hall.books if book.open for device in book.devices if device.device.healthy]
     return {
         "name": group,
         "devices": len(devices),
@@ -287,6 +303,10 @@ OPERATIONS = (
     ),
     Operation("GET", _ID, "One session", show, views.Session),
     Operation("DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, Ended, status=202),
+    Operation(
+        "PUT", f"{_ID}/priority", "Give a waiting session another priority (administrators)", prioritise,
+        views.Session, Priority,
+    ),
     Operation("GET", f"{_ID}/offers", "With which changes a waiting session would start at once", offered, Offers),
     Operation("POST", f"{_ID}/offers", "Take one of these changes", take, views.Session, Taken),
     Operation("POST", f"{_ID}/keepalive", "Keep a session asked for with keepalive_s", keepalive, status=204),

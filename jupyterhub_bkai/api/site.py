@@ -1,4 +1,4 @@
-"""The site: what it is, who the caller is, what can be chosen, devices, the queue, usage."""
+"""The site: what it is, who the caller is, what can be chosen, usage."""
 
 import csv
 import io
@@ -11,12 +11,9 @@ import msgspec
 
 from jupyterhub_bkai import options
 from jupyterhub_bkai._version import __version__
-from jupyterhub_bkai.api import asking, views
+from jupyterhub_bkai.api import asking
 from jupyterhub_bkai.api.operations import Call, Operation, Query, Text
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed
-from jupyterhub_bkai.gpus.fit import NodeBook
-from jupyterhub_bkai.gpus.slices import Book
-from jupyterhub_bkai.leasing.lifecycle import HOLDING
 from jupyterhub_bkai.store import queries
 
 
@@ -80,164 +77,6 @@ def offer_json(offer: options.Offer) -> dict[str, Any]:
     """An offer as JSON gives it (exact fractions as text)."""
     found: dict[str, Any] = msgspec.to_builtins(offer, enc_hook=str)
     return found
-
-
-# -- devices and the queue ---------------------------------------------------------------------
-
-
-class Amount(msgspec.Struct):
-    """How much there is, how much of it is booked, and the most that can be: processors are promised several times
-    over where the administrator lets them."""
-
-    total: int
-    booked: int
-    most: int
-
-
-class Holder(msgspec.Struct):
-    """A slice somebody holds; whose it is, administrators see, and everybody their own."""
-
-    share: str
-    memory_mib: int
-    session: str | None = None
-    user: str | None = None
-    mig: views.Mig | None = None
-
-
-class DeviceView(msgspec.Struct):
-    """One device and what of it is booked."""
-
-    id: str
-    index: int
-    slot: str
-    model: str
-    memory_mib: int
-    booked_mib: int
-    sms: int
-    booked_sm_milli: int
-    share_free: str
-    divisible: bool
-    healthy: bool
-    mig: list[str]
-    fake: bool
-    slices: list[Holder]
-
-
-class NodeView(msgspec.Struct):
-    """One machine."""
-
-    name: str
-    cpu: Amount
-    memory_mib: Amount
-    devices: list[DeviceView]
-
-
-class Devices(msgspec.Struct):
-    """All machines with their devices."""
-
-    nodes: list[NodeView]
-
-
-async def devices(call: Call) -> Devices:
-    """What there is and what is booked."""
-    broker = call.context.broker
-    holders: dict[str, list[Holder]] = {}
-    for record in broker.records.values():
-        visible = call.caller.may_see(record.user)
-        for piece in record.slices if record.state in HOLDING else ():
-            mig = views.Mig(piece.mig.profile, piece.mig.start, piece.mig.size) if piece.mig else None
-            holder = Holder(str(piece.share), piece.memory_mib, mig=mig)
-            if visible:
-                holder.session, holder.user = record.id, record.user
-            holders.setdefault(piece.device, []).append(holder)
-    held = [r for r in broker.records.values() if r.state in HOLDING]
-    nodes = []
-    for node in broker.nodes:
-        book = broker.scheduler.node(node.name) or NodeBook.empty(node)
-        mine = [r.request for r in held if r.node == node.name]
-        cpu, memory = sum(r.cpu_milli for r in mine), sum(r.memory_mib for r in mine)
-        nodes.append(
-            NodeView(
-                node.name,
-                Amount(node.cpu_milli, cpu, cpu + book.cpu_milli),
-                Amount(node.memory_mib, memory, node.memory_mib),
-                [_device(b, holders.get(b.device.id, [])) for b in book.devices],
-            )
-        )
-    return Devices(nodes)
-
-
-def _device(book: Book, holders: list[Holder]) -> DeviceView:
-    device = book.device
-    empty = Book.empty(device)
-    return DeviceView(
-        id=device.id,
-        index=device.index,
-        slot=device.slot,
-        model=device.model,
-        memory_mib=device.memory_mib,
-        booked_mib=empty.free_mib - book.free_mib,
-        sms=device.sms,
-        booked_sm_milli=empty.free_sm_milli - book.free_sm_milli,
-        share_free=str(book.free_share),
-        divisible=device.divisible,
-        healthy=device.healthy,
-        mig=[profile.name for profile in device.mig],
-        fake=device.fake,
-        slices=holders,
-    )
-
-
-class Waiting(msgspec.Struct):
-    """A waiting request; whose it is, administrators see, and everybody their own."""
-
-    id: str | None
-    user: str | None
-    position: int
-    asked: str
-    why: str
-    since: str
-
-
-class GroupQueue(msgspec.Struct):
-    """The queue of one resource group, next first."""
-
-    name: str
-    waiting: list[Waiting]
-
-
-class Queue(msgspec.Struct):
-    """All queues one may see."""
-
-    groups: list[GroupQueue]
-
-
-async def queue(call: Call) -> Queue:
-    """Who waits for what, and why."""
-    broker = call.context.broker
-    groups = []
-    for group in call.context.settings.groups:
-        if not group.open_to(call.caller.person):
-            continue
-        line: list[Waiting] = []
-        for item in broker.scheduler.order(group.name, call.context.now_ms()):
-            record = broker.records.get(item.id)
-            if record is None:
-                continue
-            standing = broker.standing(record)
-            visible = call.caller.may_see(record.user)
-            line.append(
-                Waiting(
-                    record.id if visible else None,
-                    record.user if visible else None,
-                    standing.position if standing else len(line) + 1,
-                    options.wish_text(record.request.wish, group.unit),
-                    standing.why if standing else "",
-                    views.iso(record.asked_ms) or "",
-                )
-            )
-        groups.append(GroupQueue(group.name, line))
-    return Queue(groups)
 
 
 # -- usage ------------------------------------------------------------------------------------
@@ -372,7 +211,5 @@ OPERATIONS = (
     Operation("GET", "/info", "What this site is", info, Info),
     Operation("GET", "/me", "Who you are here", me, Me),
     Operation("GET", "/options", "All options, and what you can choose from now", declared, OptionsView),
-    Operation("GET", "/devices", "Machines and devices, and what is booked", devices, Devices),
-    Operation("GET", "/queue", "Who waits for what, and why", queue, Queue),
     Operation("GET", "/usage", "Usage of a period, summed", usage, UsageReport, query=_PERIOD),
 )

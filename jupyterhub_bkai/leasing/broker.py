@@ -7,11 +7,12 @@ callers answered. What was answered survives a power cut; what was not written n
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.lifecycle import ENDS_AS, FINAL, HOLDING, Cause, Move, State, target
 from jupyterhub_bkai.leasing.queue import Discipline, Waiting
 from jupyterhub_bkai.leasing.scheduler import Held, Scheduler
+from jupyterhub_bkai.leasing.switches import Kind, Switch, Switches
+from jupyterhub_bkai.leasing.tally import Tally
 from jupyterhub_bkai.leasing.why import Standing, standing
 from jupyterhub_bkai.model import Node, Person, Request
 from jupyterhub_bkai.options import shown
@@ -34,6 +37,8 @@ from jupyterhub_bkai.store.records import Record, lease_row, request_row, slice_
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Command = Callable[["Draft"], T]
+#: where a command begins in a draft: steps, order, intervals, rows of the batch, what is closed
+Mark = tuple[int, int, dict[str, metering.Interval | None], dict[str, int], Switches]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Draft:
         self.intervals: dict[str, metering.Interval | None] = {}
         #: the rules that count from the next decision on, when a command of this transaction changed them
         self.rules: tuple[tuple[rulebook.Entry, ...], policy.Settings] | None = None
+        self.switches = broker.switches
         self._broker = broker
         #: what commands did to `changed`, to take back the steps of one that is refused
         self._steps: list[tuple[str, Record | None]] = []
@@ -166,18 +172,36 @@ class Draft:
             self.intervals[record.id] = None
         return freed
 
+    def switch(self, switch: Switch, who: str, *, gone: bool = False) -> None:
+        """Closes something by hand, or opens it again (`gone`)."""
+        key = (switch.kind, switch.name)
+        others = {other: one for other, one in self.switches.items() if other != key}
+        self.switches = others if gone else {**others, key: switch}
+        self.batch.switches.append(
+            {**asdict(switch), "kind": str(switch.kind), **({"gone": True} if gone else {})}
+        )
+        self.batch.changes.append(
+            {
+                "at_ms": self.now.wall_ms,
+                "who": who,
+                "kind": f"{switch.kind}-switch",
+                "name": switch.name,
+                "body": None if gone else json.dumps({"why": switch.why}),
+            }
+        )
+
     def _set(self, record: Record) -> None:
         self._steps.append((record.id, self.changed.get(record.id)))
         self.changed[record.id] = record
 
-    def mark(self) -> tuple[int, int, dict[str, metering.Interval | None], dict[str, int]]:
+    def mark(self) -> Mark:
         """Where a command begins, for `undo`."""
         lengths = {name: len(getattr(self.batch, name)) for name in self.batch.__slots__}
-        return len(self._steps), self.order, dict(self.intervals), lengths
+        return len(self._steps), self.order, dict(self.intervals), lengths, self.switches
 
-    def undo(self, mark: tuple[int, int, dict[str, metering.Interval | None], dict[str, int]]) -> None:
+    def undo(self, mark: Mark) -> None:
         """Takes back what one refused command did, so that the others of its transaction stand alone."""
-        steps, self.order, self.intervals, lengths = mark
+        steps, self.order, self.intervals, lengths, self.switches = mark
         while len(self._steps) > steps:
             record_id, before = self._steps.pop()
             if before is None:
@@ -237,6 +261,9 @@ class Broker:
         self.by_user: dict[str, dict[str, None]] = {}
         self.scheduler = Scheduler()
         self.progress: dict[str, Progress] = {}
+        #: what an administrator has closed by hand
+        self.switches: Switches = {}
+        self.tally = Tally()
         #: ended requests whose servers the Hub is still to forget
         self.unwanted: dict[str, Record] = {}
         self.last_order = 0
@@ -299,6 +326,10 @@ class Broker:
         self.intervals = {
             row["lease"]: metering.read(row) for row in await self.database.read(queries.open_intervals)
         }
+        self.switches = {
+            (row["kind"], row["name"]): Switch(**{**row, "kind": Kind(row["kind"])})
+            for row in await self.database.read(queries.switches)
+        }
         ended = {}
         for record_id in self.records.keys() - live.keys():
             if (record := await self.database.read(queries.One(record_id))) is not None:
@@ -360,7 +391,8 @@ class Broker:
                     item.done.set_exception(error)
         try:
             groups = self._decide(draft)
-            await self.database.write(draft.batch)
+            with self.tally.write() if draft.batch else contextlib.nullcontext():
+                await self.database.write(draft.batch)
         except Exception as error:
             # Queues and books have gone ahead, and nobody knows whether the write is on disk.
             self._lost = self._again = True
@@ -390,7 +422,12 @@ class Broker:
         for record_id, record in draft.changed.items():
             if self._follow(self.records.get(record_id), record, now_ms):
                 groups.add(record.request.group)
-        for grant in self.scheduler.decide(now_ms):
+        if draft.switches is not self.switches:
+            self.scheduler.close(draft.switches)
+            groups |= set(self.scheduler.halls)
+        with self.tally.decision():
+            grants = self.scheduler.decide(now_ms)
+        for grant in grants:
             groups.add(draft.grant(draft.get(grant.id), grant.choice).request.group)
         return groups
 
@@ -440,13 +477,14 @@ class Broker:
 
     def _adopt(self, draft: Draft, groups: set[str]) -> None:
         """Makes a written draft the present state and tells who watches."""
-        self.last_order = draft.order
+        self.last_order, self.switches = draft.order, draft.switches
         if draft.rules is not None:
             self.rules, self.settings = draft.rules
             self._stale = True
             self._work.set()
             groups = {*groups, *(group.name for group in self.settings.groups)}
         for record in draft.changed.values():
+            self.tally.moved(self.records.get(record.id), record, record.state in FINAL)
             if record.state in FINAL:
                 self._drop(record)
             else:
@@ -498,6 +536,7 @@ class Broker:
         scheduler = Scheduler(settings.start_limit_s * 1000)
         nodes = [NodeBook.empty(node, self._overcommit(node, settings)) for node in self._nodes]
         scheduler.lay_out(groups, nodes)
+        scheduler.close(self.switches)
         for record in self.records.values():
             if record.state in HOLDING:
                 scheduler.hold(self._held(record, settings), now_ms)
@@ -574,7 +613,11 @@ class Broker:
         Without a server's name it gets one after its image version. `awaited` says that the hub is already starting
         the first of them; the others it has to be asked for.
         """
-        records = await self.submit(self.asking(person, server, request, keepalive_s, who))
+        try:
+            records = await self.submit(self.asking(person, server, request, keepalive_s, who))
+        except PublicError as error:
+            self.tally.refused(request.group, error.reason)
+            raise
         self.fresh |= {record.id for record in records[awaited:] if record.id in self.records}
         return records
 
@@ -804,7 +847,8 @@ class Broker:
         group = self.settings.group(record.request.group)
         try:
             unit, title = (group.unit, group.title) if group else (Unit(), "")
-            return standing(self.scheduler, record.id, unit, self._clock.now().wall_ms, title)
+            now_ms = self._clock.now().wall_ms
+            return standing(self.scheduler, record.id, unit, now_ms, title, self.switches)
         except KeyError:  # granted, and being written
             return None
 

@@ -106,6 +106,10 @@ class Line:
         """How many kinds of requests wait."""
         return len({lane[1] for lane in self._lanes})
 
+    def slots(self) -> set[str]:
+        """The kinds of accelerators that somebody waits for."""
+        return {lane[1][0].slot for lane in self._lanes if lane[1][0] is not None}
+
     def place(self, id: str) -> int:
         """How many are before it (not for disciplines by person, whose order is in `order`)."""
         return bisect_left(self._keys, self.key(self.items[id]))

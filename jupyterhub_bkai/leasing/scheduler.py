@@ -9,15 +9,17 @@ on that node if they end before, or beside the head (EASY backfilling; Lifka, JS
 ends, one node is kept free of newcomers until the head fits.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, pieces
 from jupyterhub_bkai.leasing.caps import Amounts, Cap, Excess, excess, needs
 from jupyterhub_bkai.leasing.queue import Account, Discipline, Line, Shape, Waiting, dominant
-from jupyterhub_bkai.model import Request, Slice
+from jupyterhub_bkai.leasing.switches import Key, Kind, shut
+from jupyterhub_bkai.model import Request, Slice, Wish
 
 #: a moment that never comes
 NEVER = 1 << 62
@@ -155,6 +157,8 @@ class Hall:
     gains: int = -1
     tries: dict[str, int] = field(default_factory=dict)
     bounds: dict[Shape, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    #: what requests are short of, each with the version of the books in which that was found
+    short: dict[tuple[Wish | None, int, int], tuple[int, Shortage | None]] = field(default_factory=dict)
     #: everybody's place, counted when first asked for after a change
     places: dict[str, int] | None = None
 
@@ -177,6 +181,10 @@ class Scheduler:
         self._parked: dict[str, Waiting] = {}
         self._capped: dict[str, tuple[Waiting, str, Excess]] = {}
         self.caps: dict[str, Cap] = {}
+        #: what takes nothing new at present
+        self._closed: frozenset[Key] = frozenset()
+        #: nodes some of which is closed, as they would be with nothing on them
+        self._shut: dict[str, NodeBook] = {}
         #: thousandths of cores and devices asked for with devices, decayed: what `balance` goes by
         self._asked = [0.0, 0.0]
 
@@ -194,6 +202,35 @@ class Scheduler:
             hall = self.halls[name] = Hall(name, rules, *shared[inside], totals=_totals(shared[inside][1]))
             hall.line.discipline = rules.discipline
         self._shared = [books for books, _ in shared.values()]
+
+    def close(self, closed: Collection[Key]) -> None:
+        """What takes nothing new from now on; whatever else was closed is open again."""
+        before, self._closed = self._closed, frozenset(closed)
+        moved = before ^ self._closed
+        for hall in self.halls.values():
+            if (Kind.GROUP, hall.name) in moved:
+                hall.rules = replace(hall.rules, on_hold=(Kind.GROUP, hall.name) in self._closed)
+        empty = {book.node: book for hall in self.halls.values() for book in hall.empty}
+        self._shut = {}
+        for name, book in empty.items():
+            keys = {(Kind.NODE, name), *((Kind.DEVICE, device.device.id) for device in book.devices)}
+            if keys & moved:
+                self._change(name, partial(shut, empty=book, closed=self._closed))
+            if keys & self._closed:
+                self._shut[name] = shut(book, book, self._closed)
+
+    def barred(self, id: str) -> tuple[str, bool] | None:
+        """The node that is closed by hand and would take one who waits: now (True), or as the only one large enough
+        for it (False).
+        """
+        hall, request = self.hall_of(id), self.waiting(id).request
+        concerned = [hall.empty[name] for name in self._shut if name in hall.empty]
+        for empty in concerned:
+            if _alone(shut(hall.books[empty.node], empty, ()), request) is not None:
+                return empty.node, True
+        if any(_alone(self._shut.get(book.node, book), request) is not None for book in hall.empty):
+            return None
+        return next(((book.node, False) for book in concerned if _alone(book, request) is not None), None)
 
     def _change(self, node: str, change: Callable[[NodeBook], NodeBook]) -> None:
         new: NodeBook | None = None
@@ -694,9 +731,14 @@ class Scheduler:
     def shortage(self, id: str) -> Shortage | None:
         """What one who waits is short of; None when it would fit and waits only because of others."""
         hall, request = self.hall_of(id), self.waiting(id).request
-        if hall.books.choose(request.wish, request.cpu_milli, request.memory_mib) is not None:
-            return None
-        return hall.books.shortage(request.wish, request.cpu_milli, request.memory_mib)
+        want = (request.wish, request.cpu_milli, request.memory_mib)
+        known = hall.short.get(want)
+        if known is None or known[0] != hall.books.version:
+            if len(hall.short) > 1000:
+                hall.short.clear()
+            fits = hall.books.choose(*want) is not None
+            known = hall.short[want] = hall.books.version, None if fits else hall.books.shortage(*want)
+        return known[1]
 
 
 def _totals(nodes: Iterable[NodeBook]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 Pure. Says what the scheduler decided, nothing else; the words for amounts are those of the group's unit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,9 +12,13 @@ from jupyterhub_bkai.gpus.slices import Unit, number
 from jupyterhub_bkai.leasing.caps import Excess
 from jupyterhub_bkai.leasing.queue import Waiting
 from jupyterhub_bkai.leasing.scheduler import Hall, Scheduler
+from jupyterhub_bkai.leasing.switches import Key, Kind, Switch, Switches, concern
+from jupyterhub_bkai.leasing.switches import sentence as closed
 from jupyterhub_bkai.model import Request
 from jupyterhub_bkai.options import duration_text, size_text
 from jupyterhub_bkai.policy import amount_text
+
+NOTHING_CLOSED: Mapping[Key, Switch] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +30,16 @@ class Standing:
     shortage: Shortage | None
 
 
-def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str = "") -> Standing:
-    """Position and reason of one who waits; `title` is what people call the group. Raises KeyError for one who does
-    not wait.
+def standing(
+    scheduler: Scheduler,
+    id: str,
+    unit: Unit,
+    now_ms: int,
+    title: str = "",
+    switches: Switches = NOTHING_CLOSED,
+) -> Standing:
+    """Position and reason of one who waits; `title` is what people call the group, `switches` what is closed by hand.
+    Raises KeyError for one who does not wait.
     """
     hall, item = scheduler.hall_of(id), scheduler.waiting(id)
     title = title or hall.name
@@ -37,8 +49,16 @@ def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str 
     if position == 0:
         return Standing(0, _not_yet(scheduler, item, now_ms), None)
     if hall.rules.on_hold:
-        return Standing(position, f"The administrator holds {title}: nothing new starts at present.", None)
+        held = switches.get((Kind.GROUP, hall.name))
+        why = (
+            closed(held, title)
+            if held
+            else f"The administrator holds {title}: nothing new starts at present."
+        )
+        return Standing(position, why, None)
     shortage = scheduler.shortage(id)
+    if shortage is not None and (drained := _drained(scheduler, hall, id, switches)):
+        return Standing(position, drained, shortage)
     if id == hall.head or position == 1:
         return Standing(position, _first(hall, item, shortage, unit, now_ms, title), shortage)
     ahead = "1 request is" if position == 2 else f"{position - 1} requests are"
@@ -51,6 +71,21 @@ def standing(scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str 
 def _so_much_runs(title: str, over: Excess, unit: Unit) -> str:
     most, taken = amount_text(over.name, over.most, unit), amount_text(over.name, over.taken, unit)
     return f"{title} {most} running at a time, and {taken} run; it goes on when one of these has ended."
+
+
+def _drained(scheduler: Scheduler, hall: Hall, id: str, switches: Switches) -> str:
+    """What is drained and would take it, or "" where draining is not what it waits for."""
+    barred = scheduler.barred(id) if switches else None
+    if barred is None:
+        return ""
+    node, now = barred
+    found = concern(hall.empty[node], switches)
+    what = found[0].name
+    if found[0].kind is Kind.DEVICE:
+        index = next(one.device.index for one in hall.empty[node].devices if one.device.id == what)
+        what = f"device {index} of {node}"
+    where = "where it would fit," if now else "and nothing else is large enough for it,"
+    return closed(found[0], f"{what}, {where}")
 
 
 def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
