@@ -8,6 +8,7 @@ policy's business.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ MAX_DURATION_S = 366 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One option. `kind` is what a face shows: choice, number, size, duration, text, list, map.
+    """One option. `kind` is what a face shows: choice, number, size, duration, time, text, list, map, flag.
 
     `choices` names the part of the offer that lists what can be chosen, where there is such a list.
     """
@@ -49,6 +50,13 @@ FIELDS: tuple[Field, ...] = (
     Field("version", "Image version", "The software you work with.", "choice", choices="images"),
     Field("group", "Resource group", "The machines it runs on.", "choice", choices="groups"),
     Field(
+        "preset",
+        "Preset",
+        "Amounts under one name; what is given beside it counts instead.",
+        "choice",
+        choices="presets",
+    ),
+    Field(
         "accelerator", "Accelerator", "The kind of accelerator, or none.", "choice", choices="accelerators"
     ),
     Field("fgpu", "fGPU", "How much, in this site's unit (fGPU).", "number"),
@@ -61,6 +69,7 @@ FIELDS: tuple[Field, ...] = (
     Field("duration", "Maximum duration", "The session ends after this time, such as 8h or 90m.", "duration"),
     Field("name", "Name", "What you call it; up to 30 of a–z, 0–9 and single hyphens.", "text"),
     Field("count", "How many", "So many equal sessions at once.", "number", "1"),
+    Field("together", "All together", "Of several, all start at the same moment or none does.", "flag"),
     Field(
         "project", "Project", "The Hub group whose limits and priority count.", "choice", choices="projects"
     ),
@@ -72,6 +81,14 @@ FIELDS: tuple[Field, ...] = (
         "interactive",
         "session_types",
     ),
+    Field("priority", "Priority", "0 to 100; among those who wait a higher one is served first.", "number"),
+    Field(
+        "not_before",
+        "Start at",
+        "Not before this time, such as +2h or 2026-03-31T18:00 (UTC where it does not say otherwise).",
+        "time",
+    ),
+    Field("after", "After", "Only when these sessions of yours have ended.", "list", choices="sessions"),
     Field("folders", "Shared folders", "Folders to attach, such as datasets:ro.", "list", choices="folders"),
     Field("environment", "Environment", "Variables for your programs, NAME=value.", "map"),
 )
@@ -128,7 +145,28 @@ class GroupOffer:
     waiting: int = 0
     default_duration_s: int | None = None
     max_duration_s: int | None = None
+    max_priority: int | None = None
+    #: how long a request may wait
+    queue_limit_s: int = 7 * 86400
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PresetOffer:
+    """Options under one name; an empty list of groups is all of them."""
+
+    name: str
+    title: str
+    options: Mapping[str, str]
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOffer:
+    """A live session that another can come after."""
+
+    id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +176,11 @@ class Offer:
     images: tuple[ImageOffer, ...]
     groups: tuple[GroupOffer, ...]
     projects: tuple[str, ...] = ()
+    presets: tuple[PresetOffer, ...] = ()
+    sessions: tuple[SessionOffer, ...] = ()
+    #: by project ("" for none): the priority of a request that names none, and the highest one may ask for
+    priorities: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    now_ms: int = 0
     fake: bool = False
     enforcement: str = "booked, not enforced"
 
@@ -299,6 +342,9 @@ def unknown(label: str, value: str, known: list[str]) -> str:
 def parse(raw: Mapping[str, Any], offer: Offer) -> Request:
     """Checked options with every default filled in. Raises `InvalidOptions` with a sentence per wrong field."""
     reader = _Reader(raw)
+    preset = _preset(reader, offer)
+    if preset is not None:
+        reader.raw = _with(preset, reader.raw)
     strange = [key for key in reader.raw if key not in BY_KEY]
     for key in strange[:MAX_UNKNOWN]:
         reader.fail(shown(key), unknown("Options", str(key)[:MAX_TEXT], list(KEYS)))
@@ -315,6 +361,12 @@ def parse(raw: Mapping[str, Any], offer: Offer) -> Request:
     group = next(g for g in offer.groups if g.name == group_name)
     kind = reader.one_of("session_type", (str(t) for t in group.session_types), str(group.session_types[0]))
     project = reader.one_of("project", offer.projects, "") if "project" in reader.raw else None
+    if preset is not None and preset.groups and group_name not in preset.groups:
+        where = ", ".join(g.title for g in offer.groups if g.name in preset.groups)
+        reader.fail(
+            "preset", f"Preset: {preset.title} is for {where or 'other groups'}, not for {group.title}."
+        )
+    count = _whole(reader, "count", 1, MAX_COUNT)
     request = Request(
         version=version,
         group=group_name,
@@ -324,15 +376,103 @@ def parse(raw: Mapping[str, Any], offer: Offer) -> Request:
         wish=_wish(reader, group),
         session_type=SessionType(kind),
         project=project,
-        count=_whole(reader, "count", 1, MAX_COUNT),
+        count=count,
         duration_s=_duration(reader, group),
         folders=_folders(reader, group),
         name=_name(reader),
         environment=_environment(reader),
+        priority=_priority(reader, offer, group, project),
+        not_before_ms=_not_before(reader, offer.now_ms, group),
+        after=_after(reader, offer.sessions),
+        # Which is the first is known when they are noted; until then the word says that there is one.
+        gang="together" if _flag(reader, "together") and count > 1 else "",
     )
     if reader.errors:
         raise InvalidOptions(reader.errors)
     return request
+
+
+def _preset(reader: _Reader, offer: Offer) -> PresetOffer | None:
+    if "preset" not in reader.raw:
+        return None
+    name = reader.one_of("preset", (preset.name for preset in offer.presets), "")
+    return next((preset for preset in offer.presets if preset.name == name), None)
+
+
+def _with(preset: PresetOffer, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw options with what a preset says where they say nothing. An amount of an accelerator is one thing, however it
+    is written.
+    """
+    amounts = {"fgpu", "gpu", "mig", "spread", "accelerator"}
+    own = not amounts.isdisjoint(raw)
+    usual = {k: v for k, v in preset.options.items() if not (own and k in amounts)}
+    return {**usual, **raw}
+
+
+def _priority(reader: _Reader, offer: Offer, group: GroupOffer, project: str | None) -> int:
+    usual, most = offer.priorities.get(project or "", (10, 10))
+    if group.max_priority is not None:
+        usual, most = min(usual, group.max_priority), min(most, group.max_priority)
+    value = reader.read("priority", amount, "a number from 0 to 100", Fraction(usual))
+    if value.denominator != 1 or not 0 <= value <= 100:
+        reader.fail("priority", "Priority: give a whole number from 0 to 100.")
+    elif value > most:
+        reader.fail("priority", f"Priority: you may ask for at most {most} here.")
+    return int(value)
+
+
+def _not_before(reader: _Reader, now_ms: int, group: GroupOffer) -> int:
+    text = reader.text("not_before")
+    if not text:
+        return 0
+    found = moment_ms(text, now_ms)
+    if found is None:
+        reader.fail(
+            "not_before", f"Start at: “{shown(text)}” is not a time such as +2h or 2026-03-31T18:00+02:00."
+        )
+        return 0
+    if found - now_ms > group.queue_limit_s * 1000:
+        longest = duration_text(group.queue_limit_s)
+        reader.fail("not_before", f"Start at: a request waits for at most {longest} in {group.title}.")
+    return found if found > now_ms else 0
+
+
+def moment_ms(text: str, now_ms: int) -> int | None:
+    """A moment in milliseconds since the epoch: "+2h", or ISO 8601 (UTC where it names no zone). None for no moment."""
+    if text.startswith("+"):
+        span = seconds(text[1:])
+        return now_ms + span * 1000 if span is not None else None
+    try:
+        found = datetime.fromisoformat(text)
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return int(found.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _after(reader: _Reader, sessions: Iterable[SessionOffer]) -> tuple[str, ...]:
+    raw = reader.raw.get("after", [])
+    if isinstance(raw, str):
+        raw = [part for part in re.split(r"[\s,]+", raw) if part]
+    if not isinstance(raw, list) or not all(isinstance(part, str) for part in raw) or len(raw) > MAX_COUNT:
+        reader.fail("after", "After: give names of sessions of yours, such as train.")
+        return ()
+    known = [*sessions]
+    ids = {session.id for session in known}
+    by_name = {session.name: session.id for session in known}
+    for part in raw:
+        if part not in ids and part not in by_name:
+            reader.fail("after", unknown("After", part, list(by_name)))
+    found = (part if part in ids else by_name.get(part) for part in raw)
+    return tuple(dict.fromkeys(id for id in found if id is not None))
+
+
+def _flag(reader: _Reader, key: str) -> bool:
+    value = reader.raw.get(key, False)
+    text = str(value).lower()
+    if text not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        reader.fail(key, f"{BY_KEY[key].label}: say yes or no.")
+    return text in ("true", "yes", "on", "1")
 
 
 def _whole(reader: _Reader, key: str, default: int, most: int) -> int:

@@ -16,7 +16,7 @@ from jupyterhub_bkai.leasing.offers import Room
 from jupyterhub_bkai.leasing.queue import Waiting
 from jupyterhub_bkai.leasing.why import sentence
 from jupyterhub_bkai.model import Device, Person, Request
-from jupyterhub_bkai.options import GroupOffer, Offer, SlotOffer
+from jupyterhub_bkai.options import GroupOffer, Offer, PresetOffer, SessionOffer, SlotOffer
 from jupyterhub_bkai.store.records import Record
 
 #: a place in time after everybody's
@@ -40,20 +40,35 @@ def offer(context: Context, person: Person) -> Offer:
     ordered = sorted(images, key=lambda image: (image.version != wanted, image.family != "python"))
     return Offer(
         images=tuple(i for i in ordered if any(g.has_image(i.version) for g in groups)),
-        groups=tuple(_group_offer(context, group) for group in groups),
+        groups=tuple(_group_offer(context, group, person) for group in groups),
         projects=person.groups,
+        presets=tuple(
+            PresetOffer(p.name, p.title, p.options, p.groups)
+            for p in context.settings.presets
+            if p.open_to(person)
+        ),
+        sessions=tuple(
+            SessionOffer(r.id, r.server or r.request.name or "default")
+            for r in context.broker.of_user(person.name)
+        ),
+        priorities={
+            project or "": policy.priorities(context.settings, person, project)
+            for project in (None, *person.groups)
+        },
+        now_ms=context.now_ms(),
         fake=context.fake,
         enforcement=context.enforcement,
     )
 
 
-def _group_offer(context: Context, group: policy.Group) -> GroupOffer:
+def _group_offer(context: Context, group: policy.Group, person: Person) -> GroupOffer:
     broker = context.broker
     inside = broker.nodes_of(group.name)
     nodes = [node for node in broker.nodes if node.name in inside]
     hall = broker.scheduler.halls[group.name]
     books = [book for book in hall.books if book.open]
     slots = dict.fromkeys(device.slot for node in nodes for device in node.devices)
+    longest = policy.longest(context.settings, person)
     return GroupOffer(
         name=group.name,
         title=group.title,
@@ -64,9 +79,16 @@ def _group_offer(context: Context, group: policy.Group) -> GroupOffer:
         cpu_milli=int(max((n.cpu_milli for n in nodes), default=0)),
         memory_mib=max((n.memory_mib for n in nodes), default=0),
         waiting=len(hall.line),
-        default_duration_s=group.default_duration_s,
-        max_duration_s=group.max_duration_s,
+        default_duration_s=_least(group.default_duration_s, longest) if group.default_duration_s else None,
+        max_duration_s=_least(group.max_duration_s, longest),
+        max_priority=None if person.admin else group.max_priority,
+        queue_limit_s=context.settings.queue_limit_of(group.name),
     )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    """The smaller of two, where there is one."""
+    return min((value for value in (one, other) if value is not None), default=None)
 
 
 def _slot_offer(slot: str, nodes: list[list[Device]], books: list[NodeBook]) -> SlotOffer:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from jupyterhub_bkai._version import __version__
-from jupyterhub_bkai.api import devices, queue, sessions, site, switches, views
+from jupyterhub_bkai.api import devices, queue, rules, sessions, site, switches, views
 from jupyterhub_bkai.api.operations import Call, Operation
 
 REF = "#/components/schemas/{name}"
@@ -93,5 +93,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *queue.OPERATIONS,
     *sessions.OPERATIONS,
     *switches.OPERATIONS,
+    *rules.OPERATIONS,
     Operation("GET", "/openapi.json", "This document", document),
 )

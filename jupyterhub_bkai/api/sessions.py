@@ -192,6 +192,11 @@ async def stop(call: Call) -> views.Session:
     message = f"Stopped by {who}." if record.node else f"Cancelled by {who}."
     if record.node and call.body.exit_code is not None:
         cause, message = Cause.EXITED, f"Its program ended by itself (exit code {call.body.exit_code})."
+    recursive = call.query.get("recursive") in ("1", "true")
+    for follower in call.context.broker.followers(record.id) if recursive else ():
+        await call.context.broker.end(
+            follower.id, Cause.CANCELLED, who, f"Cancelled by {who}, with what it waited for."
+        )
     ended = await call.context.broker.end(record.id, cause, who, message)
     return view(call, ended or record)
 
@@ -302,7 +307,10 @@ OPERATIONS = (
         query=(_ALL, Query("user", "Only this person's."), Query("state", "Only these states, with commas.")),
     ),
     Operation("GET", _ID, "One session", show, views.Session),
-    Operation("DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, Ended, status=202),
+    Operation(
+        "DELETE", _ID, "Stop a session or cancel a waiting one", stop, views.Session, Ended, status=202,
+        query=(Query("recursive", "1 to cancel also those that wait for its end, and for theirs."),),
+    ),
     Operation(
         "PUT", f"{_ID}/priority", "Give a waiting session another priority (administrators)", prioritise,
         views.Session, Priority,

@@ -74,6 +74,10 @@ class Session(msgspec.Struct):
     group: str
     project: str | None
     session_type: str
+    priority: int
+    #: it starts at this time at the earliest, and after these sessions (ids) have ended
+    not_before: str | None
+    after: list[str]
     state: str
     state_since: str
     position: int | None
@@ -155,6 +159,9 @@ def session(record: Record, broker: Broker, settings: Settings, *, fake: bool, e
         group=record.request.group,
         project=record.request.project,
         session_type=str(record.request.session_type),
+        priority=record.request.priority,
+        not_before=iso(record.request.not_before_ms or None),
+        after=list(record.request.after),
         state=PUBLIC[State(record.state)],
         state_since=iso(record.since_ms) or "",
         position=standing.position if standing else None,

@@ -14,6 +14,7 @@ METAVARS = {
     "number": "NUMBER",
     "size": "SIZE",
     "duration": "TIME",
+    "time": "WHEN",
     "text": "TEXT",
     "list": "NAME",
     "map": "NAME=VALUE",
@@ -34,6 +35,8 @@ def option_flags(leave_out: Collection[str] = ()) -> Callable[[F], F]:
 
 def _flag(field: Field) -> Callable[[F], F]:
     names = [f"--{field.key.replace('_', '-')}", field.key]
+    if field.kind == "flag":
+        return click.option(*names, is_flag=True, help=field.help)
     several = field.kind in ("list", "map")
     return click.option(
         *(["-e", *names] if field.kind == "map" else names),

@@ -840,6 +840,17 @@ class Broker:
         """A person's live records."""
         return [self.records[id] for id in self.by_user.get(user, ())]
 
+    def followers(self, record_id: str) -> list[Record]:
+        """Those of the same person that wait until a session has ended, and until those have, and so on."""
+        record = self.records.get(record_id)
+        found, ends = [], {record_id}
+        mine = self.of_user(record.user) if record is not None else []
+        for one in sorted(mine, key=lambda r: r.order):  # one can only come after what was there before it
+            if one.state == State.QUEUED and not ends.isdisjoint(one.request.after):
+                ends.add(one.id)
+                found.append(one)
+        return found
+
     def standing(self, record: Record) -> Standing | None:
         """Where a waiting request stands and why; None for one that does not wait (any more)."""
         if record.state != State.QUEUED or record.request.group not in self.scheduler.halls:

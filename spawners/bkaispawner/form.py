@@ -138,7 +138,8 @@ def forget(spawner: Any) -> None:
 
 def _last_time(spawner: Any) -> Raw:
     """What this server was started with before; how many it was and what they were called is asked anew."""
-    return {k: v for k, v in (spawner.user_options or {}).items() if k not in ("count", "name")}
+    once = ("count", "name", "together", "not_before", "after")
+    return {k: v for k, v in (spawner.user_options or {}).items() if k not in once}
 
 
 def page(
@@ -195,7 +196,9 @@ def _amounts(typed: Raw) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "\n".join(f"{key}={part}" for key, part in value.items())
-    return "" if value is None or isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(part for part in value if isinstance(part, str))
+    return "" if value is None else str(value)
 
 
 def _mounts(value: Any) -> dict[str, str]:
@@ -267,7 +270,7 @@ def parse(formdata: Mapping[str, list[Any]]) -> Raw:
         texts = [value.replace("\r\n", "\n").strip() for value in values if isinstance(value, str)]
         texts = [text for text in texts if text]
         if texts and key != "_xsrf":
-            raw[key] = texts if key == "folders" else texts[-1]
+            raw[key] = texts if key in ("folders", "after") else texts[-1]
     if raw.get("accelerator") == "none":
         # Amounts that are greyed on the page say nothing.
         raw = {key: value for key, value in raw.items() if key not in ("fgpu", "gpu", "mig", "spread")}

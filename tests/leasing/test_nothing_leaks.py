@@ -27,7 +27,7 @@ from jupyterhub_bkai.model import Node, Person, Request
 from jupyterhub_bkai.store import tables
 from jupyterhub_bkai.store.database import Batch, Database
 from jupyterhub_bkai.store.memory import MemoryDatabase
-from jupyterhub_bkai.store.records import Record
+from jupyterhub_bkai.store.records import Record, decode_request
 from tests.leasing.conftest import TestClock
 from tests.unit.test_books import some_nodes, some_wish
 
@@ -57,6 +57,8 @@ class World:
     settings: policy.Settings = field(init=False)
     #: leases whose processes live
     processes: set[str] = field(default_factory=set)
+    #: nobody has a priority, waits for others or for a time, starts together with others, or may run only so much
+    plain: bool = True
     next_fault: str | None = None
     story: list[str] = field(default_factory=list)
     asked: int = 0
@@ -71,7 +73,15 @@ class World:
         self.nodes = self.nodes or some_nodes(random.Random(5), 2)
         self.database.fault = self.fault
         backfill = self.chance.random() < 0.5
-        group = policy.Group("lab", "Lab", rules=Rules(backfill=backfill), cpu_overcommit=Fraction(2))
+        self.plain = self.seed % 2 == 0
+        running = {"sessions": Fraction(3)} if not self.plain and self.chance.random() < 0.5 else {}
+        group = policy.Group(
+            "lab",
+            "Lab",
+            rules=Rules(backfill=backfill),
+            cpu_overcommit=Fraction(2),
+            limits=policy.Limits(running=running),
+        )
         self.settings = policy.Settings(groups=(group,))
 
     def fault(self, moment: str) -> None:
@@ -134,8 +144,19 @@ class World:
                 count=self.chance.choice((1, 1, 2)),
                 name=f"s{self.asked}",
             )
+            request = request if self.plain else self.special(request)
             commands.append(self.broker.asking(self.chance.choice(PEOPLE), f"s{self.asked}", request))
         await self.turn(*commands)
+
+    def special(self, request: Request) -> Request:
+        """A request with a priority, a gang, a time."""
+        chance = self.chance
+        return replace(
+            request,
+            priority=chance.choice((5, 10, 10, 50)),
+            gang=chance.choice(("", "together")) if request.count > 1 else "",
+            not_before_ms=self.clock.wall_ms + 60_000 if chance.random() < 0.2 else 0,
+        )
 
     def some(self, *states: str) -> Record | None:
         found = [record for record in self.broker.records.values() if record.state in states]
@@ -248,9 +269,20 @@ def judge(world: World) -> None:
     believed = {id: str(record.state) for id, record in world.broker.records.items()}
     assert believed == {id: row["state"] for id, row in live.items()}, "the service believes something else"
     waits = {id for id, row in live.items() if row["state"] == "queued"}
-    assert {id for hall in world.broker.scheduler.halls.values() for id in hall.line.items} == waits, (
-        "forgotten"
+    assert set(world.broker.scheduler._entries) == waits, "forgotten"
+    gangs: dict[str, set[bool]] = {}
+    for row in rows.requests.values():
+        if (gang := decode_request(row["wish"]).gang) and (
+            row["state"] in HOLDING or row["state"] == "queued"
+        ):
+            gangs.setdefault(gang, set()).add(row["state"] == "queued")
+    assert all(len(states) == 1 for states in gangs.values()), (
+        "of some that start together, only a part started"
     )
+    for user in {row["user_name"] for row in live.values()}:
+        most = world.settings.groups[0].limits.running.get("sessions", Fraction(1000))
+        runs = sum(live[id]["user_name"] == user for id in holding)
+        assert runs <= most, f"{user} runs {runs}, and may {most}"
     assert set(world.broker.scheduler.held) == holding, "the books know of other holders"
     now_ms = world.clock.wall_ms
     if world.story[-1] == "expire ":
@@ -262,7 +294,7 @@ def judge(world: World) -> None:
 
 def order_is_kept(world: World, before: dict[str, dict[str, object]]) -> None:
     """Without backfill nobody starts before one who asked earlier and still waits."""
-    if world.settings.groups[0].rules.backfill:
+    if world.settings.groups[0].rules.backfill or not world.plain:
         return
     rows = world.database.requests
     begun = [

@@ -9,7 +9,16 @@ import pytest
 from jupyterhub_bkai.errors import InvalidOptions
 from jupyterhub_bkai.gpus.slices import Unit, cut
 from jupyterhub_bkai.model import Device, Mount, SessionType, Wish
-from jupyterhub_bkai.options import FIELDS, GroupOffer, ImageOffer, Offer, SlotOffer, parse
+from jupyterhub_bkai.options import (
+    FIELDS,
+    GroupOffer,
+    ImageOffer,
+    Offer,
+    PresetOffer,
+    SessionOffer,
+    SlotOffer,
+    parse,
+)
 
 CARD = SlotOffer("cuda", "NVIDIA H200", devices=4, mig=("1g.18gb", "2g.35gb"), memory_mib=143_771)
 
@@ -299,3 +308,80 @@ def test_a_long_name_of_a_folder_is_soon_refused() -> None:
 
 def test_every_field_has_words() -> None:
     assert all(field.label and field.help for field in FIELDS)
+
+
+# -- presets, priority, when ------------------------------------------------------------------------
+
+NOW = 1_800_000_000_000
+DAY = 86_400_000
+SMALL = PresetOffer("small", "Small", {"cpu": "2", "memory": "4g", "fgpu": "0.5"}, ("default",))
+
+
+def with_presets() -> Offer:
+    return replace(
+        offer(),
+        presets=(SMALL, PresetOffer("other", "Other", {"cpu": "4"}, ("elsewhere",))),
+        sessions=(SessionOffer("0" * 26, "train"), SessionOffer("1" * 26, "test")),
+        priorities={"": (10, 10), "vision": (20, 50)},
+        now_ms=NOW,
+    )
+
+
+def test_a_preset_says_what_is_not_given() -> None:
+    request = parse({"preset": "small", "cpu": "3"}, with_presets())
+    assert (request.cpu_milli, request.memory_mib) == (3000, 4096)
+    assert request.wish == Wish("cuda", 1, Fraction(1, 4))
+    assert parse({"preset": "small", "gpu": "1"}, with_presets()).wish == Wish("cuda", 1, Fraction(1))
+    assert parse({"preset": "small", "accelerator": "none"}, with_presets()).wish is None
+
+
+def test_a_preset_of_another_group_or_of_nobody() -> None:
+    assert sentence("preset", with_presets(), preset="other") == (
+        "Preset: Other is for other groups, not for Default."
+    )
+    assert "did you mean “small”" in sentence("preset", with_presets(), preset="smal")
+
+
+def test_priority_is_the_projects_and_has_its_limit() -> None:
+    assert parse({}, with_presets()).priority == 10
+    assert parse({"priority": "0"}, with_presets()).priority == 0
+    assert parse({"project": "vision"}, with_presets()).priority == 20
+    assert parse({"project": "vision", "priority": 50}, with_presets()).priority == 50
+    assert "at most 10" in sentence("priority", with_presets(), priority="11")
+    assert "from 0 to 100" in sentence("priority", with_presets(), priority="101", project="vision")
+    assert "from 0 to 100" in sentence("priority", with_presets(), priority="1.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("+2h", NOW + 7_200_000),
+        ("2027-01-15T10:00", 1_800_007_200_000),
+        ("2027-01-15T12:00+02:00", 1_800_007_200_000),
+        ("2020-01-01", 0),
+    ],
+)
+def test_a_moment(text: str, expected: int) -> None:
+    assert parse({"not_before": text}, with_presets()).not_before_ms == expected
+
+
+@pytest.mark.parametrize("text", ["soon", "+soon", "25:00", "2027-13-01", "+9999999999d", "0000-00-00"])
+def test_no_moment(text: str) -> None:
+    assert "Start at:" in sentence("not_before", with_presets(), not_before=text)
+
+
+def test_a_moment_beyond_what_one_may_wait() -> None:
+    assert "at most 7 d" in sentence("not_before", with_presets(), not_before="+8d")
+
+
+def test_after_sessions_of_ones_own() -> None:
+    assert parse({"after": "train, test"}, with_presets()).after == ("0" * 26, "1" * 26)
+    assert parse({"after": ["1" * 26, "test"]}, with_presets()).after == ("1" * 26,)
+    assert "there is no “trian”; did you mean “train”?" in sentence("after", with_presets(), after="trian")
+
+
+def test_together() -> None:
+    assert parse({"together": True, "count": 2}, with_presets()).gang
+    assert not parse({"together": "no", "count": 2}, with_presets()).gang
+    assert not parse({"together": "yes"}, with_presets()).gang, "one is always together with itself"
+    assert "say yes or no" in sentence("together", with_presets(), together="perhaps")

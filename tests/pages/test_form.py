@@ -15,7 +15,15 @@ from jupyterhub_bkai.api.site import offer_json
 from jupyterhub_bkai.errors import Unavailable
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.model import Mount, SessionType
-from jupyterhub_bkai.options import FIELDS, GroupOffer, ImageOffer, Offer, SlotOffer
+from jupyterhub_bkai.options import (
+    FIELDS,
+    GroupOffer,
+    ImageOffer,
+    Offer,
+    PresetOffer,
+    SessionOffer,
+    SlotOffer,
+)
 
 EVIL = """<script>alert("x")</script>'"&{{ 7*7 }}"""
 CARD = SlotOffer(
@@ -43,6 +51,9 @@ OFFER = Offer(
         GroupOffer("plain", "Plain", Unit(), cpu_milli=4000, memory_mib=8192),
     ),
     projects=("vision",),
+    presets=(PresetOffer("small", "Small", {"cpu": "2", "fgpu": "0.5"}),),
+    sessions=(SessionOffer("0" * 26, "train"),),
+    priorities={"": (10, 20), "vision": (20, 50)},
 )
 
 

@@ -21,7 +21,9 @@ function start(root, { offer, place }) {
   placeName(page);
   moveSubmit(page);
   const live = place.ticket ? new Live(page, (answer) => answered(page, answer)) : null;
+  if (page.at("preset")) page.at("preset").hidden = false;
   const changed = (event) => {
+    if (event?.type === "change" && event.target.name === "preset") takePreset(page, event.target.value);
     follow(page, event?.target);
     show(page);
     live?.soon();
@@ -59,9 +61,30 @@ function offerGroup(page) {
   for (const radio of page.form.querySelectorAll("input[name=session_type]")) {
     grey(radio, group.session_types.includes(radio.value) ? "" : texts.typeNotHere(group.title), radio.closest("label"));
   }
+  for (const radio of page.form.querySelectorAll("input[name=preset]")) {
+    const groups = page.offer.presets?.find((preset) => preset.name === radio.value)?.groups ?? [];
+    grey(radio, groups.length && !groups.includes(group.name) ? texts.presetNotHere(group.title) : "", radio.closest("label"));
+  }
   for (const folder of page.form.querySelectorAll("[data-folder]")) offerFolder(folder, group);
   for (const image of page.offer.images) offerImage(page, image, group);
   showAbout(page);
+}
+
+/** Writes what a preset says into the fields, where one can see and change it. */
+function takePreset(page, name) {
+  const preset = page.offer.presets?.find((one) => one.name === name);
+  if (!preset) return;
+  const values = { ...preset.options };
+  if (values.fgpu ?? values.gpu ?? values.mig) values.accelerator ??= page.group().slots[0]?.slot ?? "none";
+  else values.accelerator ??= "none";
+  for (const key of ["fgpu", "gpu", "mig"]) values[key] ??= "";
+  if (values.fgpu || values.gpu) page.edited = values.gpu && !values.fgpu ? "gpu" : "fgpu";
+  for (const [key, value] of Object.entries(values)) {
+    for (const field of page.form.querySelectorAll(`[name="${CSS.escape(key)}"]`)) {
+      if (field.type === "radio") field.checked = field.value === value;
+      else field.value = value;
+    }
+  }
 }
 
 function grey(input, reason, box) {
@@ -403,7 +426,7 @@ function restore(page) {
   if (!kept || page.place.returned || !document.querySelector(".spawn-error-msg")) return;
   for (const [name, value] of JSON.parse(kept)) {
     for (const field of page.form.querySelectorAll(`[name="${CSS.escape(name)}"]`)) {
-      if (field.type === "radio") field.checked = field.value === value;
+      if (field.type === "radio" || field.type === "checkbox") field.checked = field.value === value;
       else if (name !== "folders") field.value = value;
       else if ([...field.options].some((option) => option.value === value)) field.value = value;
     }

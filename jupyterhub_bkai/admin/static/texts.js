@@ -23,6 +23,7 @@ export const texts = {
   noSlot: (group) => `not in ${group}`,
   noDevice: (group) => `none in ${group} at present`,
   typeNotHere: (group) => `not in ${group}`,
+  presetNotHere: (group) => `not for ${group}`,
   folderNotHere: (group) => `not shared in ${group}`,
   folderReadOnly: (group) => `read only in ${group}`,
   needsMemory: (needs, group, has) => `Needs at least ${needs} of memory; the largest machine of ${group} has ${has}.`,
