@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-NAMES = ("fit", "openb", "start", "service")
+NAMES = ("fit", "openb", "grants", "start", "service")
 
 
 def main() -> int:

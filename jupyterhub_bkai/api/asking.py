@@ -1,14 +1,15 @@
 """From raw options to a recorded wish: the same few steps for the Hub's form, REST, the command line and JupyterLab."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from jupyterhub_bkai import options, policy
 from jupyterhub_bkai.api.context import Context
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, PublicError
-from jupyterhub_bkai.gpus.fit import NodeBook
+from jupyterhub_bkai.gpus.fit import Books
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing import offers as changes
 from jupyterhub_bkai.leasing.lifecycle import State
@@ -33,6 +34,10 @@ class Outlook:
 
 def offer(context: Context, person: Person) -> Offer:
     """What a person can choose from now, with what is free."""
+    return _offer(context, person, partial(_group_offer, context, person))
+
+
+def _offer(context: Context, person: Person, of: Callable[[policy.Group], GroupOffer]) -> Offer:
     groups = [g for g in context.settings.groups if g.open_to(person)]
     images = context.images.offers()
     wanted = context.settings.default_version
@@ -40,7 +45,7 @@ def offer(context: Context, person: Person) -> Offer:
     ordered = sorted(images, key=lambda image: (image.version != wanted, image.family != "python"))
     return Offer(
         images=tuple(i for i in ordered if any(g.has_image(i.version) for g in groups)),
-        groups=tuple(_group_offer(context, group, person) for group in groups),
+        groups=tuple(of(group) for group in groups),
         projects=person.groups,
         presets=tuple(
             PresetOffer(p.name, p.title, p.options, p.groups)
@@ -61,29 +66,55 @@ def offer(context: Context, person: Person) -> Offer:
     )
 
 
-def _group_offer(context: Context, group: policy.Group, person: Person) -> GroupOffer:
-    broker = context.broker
-    inside = broker.nodes_of(group.name)
-    nodes = [node for node in broker.nodes if node.name in inside]
-    hall = broker.scheduler.halls[group.name]
-    books = [book for book in hall.books if book.open]
-    slots = dict.fromkeys(device.slot for node in nodes for device in node.devices)
+def _group_offer(context: Context, person: Person, group: policy.Group) -> GroupOffer:
+    """What somebody may have of a group, and how much of it is free."""
+    mine, hall = _group(context, person, group), context.broker.scheduler.halls[group.name]
+    slots = (replace(slot, **_left(slot.slot, hall.books)) for slot in mine.slots)
+    return replace(mine, slots=tuple(slots), waiting=len(hall.line))
+
+
+def _left(slot: str, books: Books) -> dict[str, Any]:
+    idle = (
+        sum(b.holders == 0 and b.device.slot == slot and b.device.healthy for b in n.devices)
+        for n in books
+        if n.open
+    )
+    return {"free": books.largest(slot), "idle": max(idle, default=0)}
+
+
+def _group(context: Context, person: Person, group: policy.Group) -> GroupOffer:
+    """What somebody may have of a group."""
     longest = policy.longest(context.settings, person)
-    return GroupOffer(
+    return replace(
+        _room(context, group),
+        default_duration_s=_least(group.default_duration_s, longest) if group.default_duration_s else None,
+        max_duration_s=_least(group.max_duration_s, longest),
+        max_priority=None if person.admin else group.max_priority,
+    )
+
+
+def _room(context: Context, group: policy.Group) -> GroupOffer:
+    """What there is in a group, whoever holds it; kept until the machines or the settings change."""
+    machines, settings = context.broker.nodes, context.settings
+    kept = context.rooms.get(group.name)
+    if kept is not None and kept[0] is machines and kept[1] is settings:
+        return kept[2]
+    inside = context.broker.nodes_of(group.name)
+    nodes = [node for node in machines if node.name in inside]
+    slots = dict.fromkeys(device.slot for node in nodes for device in node.devices)
+    room = GroupOffer(
         name=group.name,
         title=group.title,
         unit=group.unit,
-        slots=tuple(_slot_offer(slot, [list(n.devices) for n in nodes], books) for slot in slots),
+        slots=tuple(_slot_offer(slot, [list(n.devices) for n in nodes]) for slot in slots),
         session_types=group.session_types,
         folders=policy.mounts(context.settings, group),
         cpu_milli=int(max((n.cpu_milli for n in nodes), default=0)),
         memory_mib=max((n.memory_mib for n in nodes), default=0),
-        waiting=len(hall.line),
-        default_duration_s=_least(group.default_duration_s, longest) if group.default_duration_s else None,
-        max_duration_s=_least(group.max_duration_s, longest),
-        max_priority=None if person.admin else group.max_priority,
         queue_limit_s=context.settings.queue_limit_of(group.name),
     )
+    context.rooms[group.name] = machines, settings, room
+    return room
 
 
 def _least(one: int | None, other: int | None) -> int | None:
@@ -91,11 +122,9 @@ def _least(one: int | None, other: int | None) -> int | None:
     return min((value for value in (one, other) if value is not None), default=None)
 
 
-def _slot_offer(slot: str, nodes: list[list[Device]], books: list[NodeBook]) -> SlotOffer:
+def _slot_offer(slot: str, nodes: list[list[Device]]) -> SlotOffer:
     mine = [[d for d in devices if d.slot == slot] for devices in nodes]
     devices = [device for group in mine for device in group]
-    here = [[b for b in book.devices if b.device.slot == slot and b.device.healthy] for book in books]
-    plain = [d for d in devices if not d.mig]
     models = dict.fromkeys(device.model for device in devices)
     return SlotOffer(
         slot=slot,
@@ -105,15 +134,14 @@ def _slot_offer(slot: str, nodes: list[list[Device]], books: list[NodeBook]) -> 
         mig=tuple(dict.fromkeys(p.name for d in devices for p in d.mig)),
         mig_shares={p.name: Fraction(p.memory_mib, d.memory_mib) for d in devices for p in d.mig},
         memory_mib=max(d.memory_mib for d in devices),
-        free=max((b.free_share for group in here for b in group), default=Fraction(0)),
-        idle=max((sum(b.idle for b in group) for group in here), default=0),
-        fractions=bool(plain),
+        fractions=any(not d.mig for d in devices),
     )
 
 
 def parse(context: Context, person: Person, raw: Mapping[str, Any]) -> Request:
     """Checked options. Raises `InvalidOptions`."""
-    return options.parse(raw, offer(context, person))
+    # Nothing in them depends on what is free.
+    return options.parse(raw, _offer(context, person, partial(_group, context, person)))
 
 
 async def ask(

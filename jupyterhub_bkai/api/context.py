@@ -1,6 +1,6 @@
 """What every handler can reach; made once by the service's `app`."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -11,7 +11,8 @@ from jupyterhub_bkai.api.tickets import Tickets
 from jupyterhub_bkai.hub import Hub, User
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.reconcile import Reconciler
-from jupyterhub_bkai.options import ImageOffer
+from jupyterhub_bkai.model import Node
+from jupyterhub_bkai.options import GroupOffer, ImageOffer
 from jupyterhub_bkai.policy import Settings
 from jupyterhub_bkai.store.database import Database
 
@@ -56,6 +57,8 @@ class Context:
     template_settings: Mapping[str, Any] = field(default_factory=dict)
     people: "People | None" = None
     tickets: Tickets = field(default_factory=Tickets)
+    #: what there is in each group, and of which machines and settings that was read
+    rooms: dict[str, tuple[Sequence[Node], Settings, GroupOffer]] = field(default_factory=dict)
     gauges: Gauges = field(init=False)
 
     def __post_init__(self) -> None:

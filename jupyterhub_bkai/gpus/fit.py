@@ -128,19 +128,23 @@ class _Kinds:
     #: an example of the devices of a kind, which are alike in what they have room for
     books: dict[Kind, Book] = field(default_factory=dict)
 
-    def add(self, kind: Kind, entry: Entry, book: Book) -> None:
+    def add(self, kind: Kind, entry: Entry, book: Book) -> list[Entry]:
+        """Returns the list that the entry is in."""
         found = self.entries.get(kind)
         if found is None:
             insort(self.kinds, kind)
             found = self.entries[kind] = []
             self.books[kind] = book
         insort(found, entry)
+        return found
 
-    def remove(self, kind: Kind, entry: Entry) -> None:
-        found = self.entries[kind]
-        del found[bisect_left(found, entry)]
-        if not found:
-            del self.entries[kind], self.books[kind], self.kinds[bisect_left(self.kinds, kind)]
+    def forget(self, kind: Kind) -> None:
+        """A kind of which there is no device any more."""
+        del self.entries[kind], self.books[kind], self.kinds[bisect_left(self.kinds, kind)]
+
+
+#: where one device stands in the order: the devices of its slot, its kind, the list of that kind, its entry there
+Spot = tuple[_Kinds, Kind, list[Entry], Entry]
 
 
 class Books:
@@ -150,6 +154,7 @@ class Books:
         self._nodes: dict[str, NodeBook] = {}
         self._slots: dict[str, _Kinds] = {}
         self._order: list[Entry] = []
+        self._spots: dict[str, dict[int, Spot]] = {}
         #: devices free on each node, in parts of devices; only an estimate is made of it
         self._free: dict[str, float] = {}
         #: thousandths of a core that sessions ask for per device: what balance is measured by
@@ -199,22 +204,39 @@ class Books:
 
     def _index(self, old: NodeBook | None, new: NodeBook | None) -> None:
         """Moves what changed from one place of the order to another."""
-        before = _entries(old) if old is not None and old.open else {}
-        after = _entries(new) if new is not None and new.open else {}
-        for place, (slot, kind, entry, _) in before.items():
-            now = after.get(place)
-            if now is None or now[1] != kind or now[2] != entry:
-                self._slots[slot].remove(kind, entry)
-        for place, (slot, kind, entry, book) in after.items():
-            was = before.get(place)
-            if was is None or was[1] != kind or was[2] != entry:
-                self._slots.setdefault(slot, _Kinds()).add(kind, entry, book)
+        name = old.node if old is not None else new.node if new is not None else ""
+        before, after = self._spots.pop(name, {}), {}
+        if new is not None and new.open:
+            idle, cpu = new.idle, new.cpu_milli
+            same = old.devices if old is not None else ()
+            for place, book in enumerate(new.devices):
+                if not book.device.healthy:
+                    continue
+                entry, spot = (idle, cpu, name, place), before.get(place)
+                if spot is None or place >= len(same) or same[place] is not book:
+                    kinds, kind = self._slots.setdefault(book.device.slot, _Kinds()), _kind(book)
+                    after[place] = kinds, kind, kinds.add(kind, entry, book), entry
+                elif spot[3] == entry:  # nothing about it changed
+                    after[place] = before.pop(place)
+                else:  # only its node did, and it stays of its kind
+                    insort(spot[2], entry)
+                    after[place] = (*spot[:3], entry)
+            self._spots[name] = after
+        for kinds, kind, entries, entry in before.values():
+            del entries[bisect_left(entries, entry)]
+            if not entries:
+                kinds.forget(kind)
         was_entry, now_entry = _node_entry(old), _node_entry(new)
         if was_entry != now_entry:
             if was_entry is not None:
                 del self._order[bisect_left(self._order, was_entry)]
             if now_entry is not None:
                 insort(self._order, now_entry)
+
+    def largest(self, slot: str) -> Fraction:
+        """The largest part of one device that is free, among those that take something new."""
+        found = self._slots.get(slot)
+        return found.kinds[-1][0] if found is not None and found.kinds else Fraction(0)
 
     # -- choosing ----------------------------------------------------------------------------
 
@@ -492,21 +514,6 @@ def _node_entry(book: NodeBook | None) -> Entry | None:
     if book is None or not book.open:
         return None
     return (book.idle, book.cpu_milli, book.node, 0)
-
-
-def _entries(book: NodeBook) -> dict[int, tuple[str, Kind, Entry, Book]]:
-    """Where the devices of a node stand in the order; those that take nothing new do not."""
-    idle, cpu, node = book.idle, book.cpu_milli, book.node
-    return {
-        place: (
-            device.device.slot,
-            _kind(device),
-            (idle, cpu, node, place),
-            device,
-        )
-        for place, device in enumerate(book.devices)
-        if device.device.healthy
-    }
 
 
 def _kind(book: Book) -> Kind:

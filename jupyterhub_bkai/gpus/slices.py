@@ -48,7 +48,9 @@ def usable_mib(device: Device) -> int:
 
 def cut(device: Device, share: Fraction) -> Slice:
     """A slice of `share` (0 < share ≤ 1) of the device. 1/4 of 8,192 MiB is 2,048 MiB."""
-    if not 0 < share <= 1:
+    # In integers: this is asked of many devices for each decision.
+    part, whole = share.numerator, share.denominator
+    if not 0 < part <= whole:
         raise ValueError(f"a slice is more than 0 and at most 1 device, not {share}")
     return Slice(
         device=device.id,
@@ -56,8 +58,8 @@ def cut(device: Device, share: Fraction) -> Slice:
         slot=device.slot,
         model=device.model,
         share=share,
-        memory_mib=int(usable_mib(device) * share),
-        sm_milli=int(device.sms * 1000 * share),
+        memory_mib=usable_mib(device) * part // whole,
+        sm_milli=device.sms * 1000 * part // whole,
     )
 
 

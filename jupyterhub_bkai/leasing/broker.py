@@ -32,7 +32,14 @@ from jupyterhub_bkai.model import Node, Person, Request
 from jupyterhub_bkai.options import shown
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.database import Batch, Database
-from jupyterhub_bkai.store.records import Record, lease_row, request_row, slice_rows
+from jupyterhub_bkai.store.records import (
+    Record,
+    lease_row,
+    request_row,
+    slice_rows,
+    standing_columns,
+    wish_columns,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -98,19 +105,7 @@ class Draft:
     def put(self, record: Record) -> None:
         """Columns changed without a move."""
         self._set(record)
-        row = request_row(record)
-        fixed = (
-            "ord",
-            "user_name",
-            "server",
-            "hub_groups",
-            "admin",
-            "group_name",
-            "version",
-            "wish",
-            "asked_ms",
-        )
-        self.batch.changed_requests.append({key: row[key] for key in row if key not in fixed})
+        self.batch.changed_requests.append(standing_columns(record))
         if record.node is not None and record.granted_ms is not None:
             lease = lease_row(record)
             keys = ("id", "started_ms", "deadline_ms", "released_ms", "handle")
@@ -120,8 +115,7 @@ class Draft:
         """A waiting request asks for something else and keeps its place."""
         changed = replace(record, request=request)
         self.put(changed)
-        row = request_row(changed)
-        self.batch.changed_requests.append({key: row[key] for key in ("id", "group_name", "version", "wish")})
+        self.batch.changed_requests.append(wish_columns(changed))
         self._note(changed, record.state, who, why)
         return changed
 

@@ -44,6 +44,24 @@ class Batch:
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
 
+    def settle(self) -> None:
+        """Keeps of several changes to one row what they come to: a row that is new is written once, as it is in the
+        end. What is left of `changed_*` then is of rows that were there before.
+        """
+        self.changed_requests = _settled(self.requests, self.changed_requests, "id")
+        self.changed_leases = _settled(self.leases, self.changed_leases, "id")
+        self.closed_intervals = _settled(self.intervals, self.closed_intervals, "lease")
+
+
+def _settled(made: Sequence[Row], changed: Sequence[Row], key: str) -> list[Row]:
+    """Brings new rows up to their changes; returns what is left, one change for each older row."""
+    new = {row[key]: row for row in made}
+    old: dict[str, Row] = {}
+    for row in changed:
+        target = new.get(row[key])
+        (old.setdefault(row[key], {}) if target is None else target).update(row)
+    return list(old.values())
+
 
 class Database:
     """One database, open. Raises `SettingsError` when it cannot be opened or is somebody else's."""
@@ -140,16 +158,18 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     def _write(self, batch: Batch) -> None:
+        batch.settle()
         try:
             with self._transaction() as connection:
-                _insert(connection, tables.requests, batch.requests)
+                # What ends first: a server whose session ends here may have a new request here.
                 _update(connection, tables.requests, "id", batch.changed_requests)
-                _insert(connection, tables.leases, batch.leases)
+                _insert(connection, tables.requests, batch.requests)
                 _update(connection, tables.leases, "id", batch.changed_leases)
+                _insert(connection, tables.leases, batch.leases)
                 _insert(connection, tables.slices, batch.slices)
                 _insert(connection, tables.transitions, batch.transitions)
-                _insert(connection, tables.intervals, batch.intervals)
                 _update(connection, tables.intervals, "lease", batch.closed_intervals)
+                _insert(connection, tables.intervals, batch.intervals)
                 _replace(connection, tables.rules, batch.rules)
                 _replace(connection, tables.switches, batch.switches)
                 _insert(connection, tables.changes, batch.changes)
@@ -161,19 +181,26 @@ class Database:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-    if rows:
-        connection.execute(table.insert(), rows)
+    """New rows, those with the same columns together."""
+    for alike in _alike(rows).values():
+        connection.execute(table.insert(), alike)
+
+
+def _alike(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+    """Rows by their columns."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(sorted(row)), []).append(row)
+    return groups
 
 
 def _update(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[Row]) -> None:
     """Updates by primary key; rows with the same columns go together."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        columns = tuple(sorted(name for name in row if name != key))
-        groups.setdefault(columns, []).append({f"b_{name}": value for name, value in row.items()})
-    for columns, bound in groups.items():
+    for columns, alike in _alike(rows).items():
         statement = table.update().where(table.c[key] == sa.bindparam(f"b_{key}"))
-        connection.execute(statement.values({name: sa.bindparam(f"b_{name}") for name in columns}), bound)
+        values: dict[str, Any] = {name: sa.bindparam(f"b_{name}") for name in columns if name != key}
+        bound = [{f"b_{name}": value for name, value in row.items()} for row in alike]
+        connection.execute(statement.values(values), bound)
 
 
 def _replace(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:

@@ -44,24 +44,25 @@ class MemoryDatabase:
         if not batch:
             return
         self.fault("before")
+        batch.settle()
         self._check(batch)
-        for row in batch.requests:
-            self.requests[row["id"]] = dict(row)
-            self._servers[row["user_name"], row["server"]] = row["id"]
         for row in batch.changed_requests:
             now = self.requests[row["id"]]
             now.update(row)
-            if (
-                now["state"] not in _LIVE
-                and self._servers.get((now["user_name"], now["server"])) == now["id"]
-            ):
-                del self._servers[now["user_name"], now["server"]]
-        for row in batch.leases:
-            self.leases[row["id"]] = dict(row)
+            if now["state"] not in _LIVE:
+                self._forget(now)
+        for row in batch.requests:
+            self.requests[row["id"]] = dict(row)
+            if row["state"] in _LIVE:
+                self._servers[row["user_name"], row["server"]] = row["id"]
         for row in batch.changed_leases:
             self.leases[row["id"]].update(row)
+        for row in batch.leases:
+            self.leases[row["id"]] = dict(row)
         for row in batch.slices:
             self.slices.setdefault(row["lease"], []).append(dict(row))
+        for row in batch.closed_intervals:
+            self.intervals[row["lease"]].update(row)
         for row in batch.intervals:
             self.intervals[row["lease"]] = {
                 "closed_ms": None,
@@ -69,8 +70,6 @@ class MemoryDatabase:
                 "measured_kib": None,
                 **row,
             }
-        for row in batch.closed_intervals:
-            self.intervals[row["lease"]].update(row)
         self.transitions.extend(batch.transitions)
         for table, rows in ((self.rules, batch.rules), (self.switches, batch.switches)):
             for row in rows:
@@ -80,11 +79,19 @@ class MemoryDatabase:
         self.changes.extend(batch.changes)
         self.fault("after")
 
+    def _forget(self, row: Row) -> None:
+        server = row["user_name"], row["server"]
+        if self._servers.get(server) == row["id"]:
+            del self._servers[server]
+
     def _check(self, batch: Batch) -> None:
+        ended = {row["id"] for row in batch.changed_requests if row.get("state", "queued") not in _LIVE}
         taken: set[tuple[str, str]] = set()
         for row in batch.requests:
+            if row["state"] not in _LIVE:
+                continue
             server = row["user_name"], row["server"]
-            if row["state"] in _LIVE and (server in self._servers or server in taken):
+            if server in taken or self._servers.get(server, row["id"]) not in {*ended, row["id"]}:
                 raise Unavailable("The server has a live request.", reason="database")
             taken.add(server)
         for row in batch.leases:

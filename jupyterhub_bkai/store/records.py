@@ -6,7 +6,7 @@ only.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
@@ -45,10 +45,15 @@ class Record:
 
 def encode_request(request: Request) -> str:
     """The JSON text of the `wish` column."""
-    raw = asdict(request)
-    if request.wish is not None:
-        raw["wish"]["share"] = str(request.wish.share)
+    raw = {name: getattr(request, name) for name in _REQUEST}
+    raw["folders"] = [{"name": mount.name, "mode": mount.mode} for mount in request.folders]
+    raw["environment"] = dict(request.environment)
+    if (wish := request.wish) is not None:
+        raw["wish"] = {name: getattr(wish, name) for name in _WISH} | {"share": str(wish.share)}
     return json.dumps(raw, separators=(",", ":"), sort_keys=True)
+
+
+_REQUEST, _WISH = (tuple(one.name for one in fields(kind)) for kind in (Request, Wish))
 
 
 def decode_request(text: str) -> Request:
@@ -79,12 +84,29 @@ def request_row(record: Record) -> dict[str, Any]:
         "server": record.server,
         "hub_groups": json.dumps(record.person.groups),
         "admin": record.person.admin,
-        "group_name": record.request.group,
-        "version": record.request.version,
-        "wish": encode_request(record.request),
+        **wish_columns(record),
+        **standing_columns(record),
+        "asked_ms": record.asked_ms,
+    }
+
+
+def wish_columns(record: Record) -> dict[str, Any]:
+    """What of a row of `requests` changes when a waiting request asks for something else."""
+    request = record.request
+    return {
+        "id": record.id,
+        "group_name": request.group,
+        "version": request.version,
+        "wish": encode_request(request),
+    }
+
+
+def standing_columns(record: Record) -> dict[str, Any]:
+    """What of a row of `requests` changes with its moves."""
+    return {
+        "id": record.id,
         "state": str(record.state),
         "since_ms": record.since_ms,
-        "asked_ms": record.asked_ms,
         "ended_ms": record.ended_ms,
         "cause": str(record.cause) if record.cause else None,
         "message": record.message,

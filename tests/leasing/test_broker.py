@@ -13,7 +13,7 @@ from jupyterhub_bkai import policy
 from jupyterhub_bkai.errors import Conflict, NotFound, PolicyDenied, SettingsError, Unavailable
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
-from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.broker import Broker, Draft
 from jupyterhub_bkai.leasing.lifecycle import Cause, InvalidMove, Move, State
 from jupyterhub_bkai.model import Person
 from jupyterhub_bkai.store import queries
@@ -119,6 +119,51 @@ async def test_one_refused_command_leaves_the_others_of_its_transaction_alone(a_
         assert await broker.database.read(queries.last_order) == 2
     async with a_broker() as broker:
         assert {record.server for record in broker.records.values()} == {"a", "b"}
+
+
+async def test_in_the_transaction_in_which_its_session_ends_a_server_is_asked_for_again(
+    a_broker: OpenBroker,
+) -> None:
+    async with a_broker() as broker:
+        first = await broker.ask(ADA, "train", asked())
+        waits = await broker.ask(ADA, "big", asked("1"))
+        await broker.end(first[0].id, Cause.STOPPED, "ada", "Stopped.")
+        freed, cancelled, again, big = await asyncio.gather(
+            broker.free(first[0].id, "fence", "proof"),
+            broker.end(waits[0].id, Cause.CANCELLED, "ada", "Cancelled."),
+            broker.ask(ADA, "train", asked()),
+            broker.ask(ADA, "big", asked("1")),
+        )
+        assert freed is not None
+        assert cancelled is not None
+        assert (freed.state, cancelled.state) == (State.RELEASED, State.WITHDRAWN)
+        before = dict(broker.records)
+    async with a_broker() as broker:
+        await settle()
+        assert broker.records == before
+        assert broker.records.keys() == {again[0].id, big[0].id}
+
+
+async def test_what_is_asked_granted_and_given_back_in_one_transaction_is_written_as_it_is_in_the_end(
+    a_broker: OpenBroker,
+) -> None:
+    """One that is asked for and cancelled at once, and a lease that ends with the transaction of its grant."""
+    async with a_broker() as broker:
+
+        def brief(draft: Draft) -> str:
+            record = broker.asking(ADA, "brief", asked())(draft)[0]
+            broker.ending(record.id, Cause.CANCELLED, "ada", "Cancelled.")(draft)
+            return record.id
+
+        id = await broker.submit(brief)
+        found = await broker.database.read(queries.One(id))
+        assert found is not None
+        assert found.state == State.WITHDRAWN
+        assert [row["target"] for row in await broker.database.read(queries.story(id))] == [
+            "queued",
+            "withdrawn",
+        ]
+        assert broker.records == {}
 
 
 async def test_limits_of_a_person(a_broker: OpenBroker) -> None:
