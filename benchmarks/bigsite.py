@@ -103,7 +103,7 @@ async def serve(folder: Path, port: int, hub_url: str, waiting: int, discipline:
     fence = NoFence()
     hub = Hub(hub_url, "service")
     reconciler = Reconciler(broker, hub, fence, fence, clock.now_ms)
-    context = Context(settings, database, broker, reconciler, hub, OneImage(), clock.now_ms, "", folder)
+    context = Context(database, broker, reconciler, hub, OneImage(), clock.now_ms, "", folder)
     auth = hub_oauth(hub_url, "service", PREFIX, b"0" * 32)
     public = HTTPServer(application(context, auth, b"0" * 32))
     public.listen(port, "127.0.0.1")
