@@ -114,9 +114,9 @@ class Placement(StrEnum):
 
 #: one device or node in the order of choice: idle devices of its node, processors left, node, position on the node
 Entry = tuple[int, int, str, int]
-#: what makes devices alike for a choice: what is free of the device, its model, the MIG slots taken, free MiB and
-#: thousandths of SMs, how many MIG profiles it has, whether it can be divided
-Kind = tuple[Fraction, str, int, int, int, int, bool]
+#: what makes devices alike for a choice: what is free of the device (to order by; a fraction would be slow), its model,
+#: the MIG slots taken, free MiB and thousandths of SMs, how many MIG profiles it has, whether it can be divided
+Kind = tuple[float, str, int, int, int, int, bool]
 
 
 @dataclass(slots=True)
@@ -161,6 +161,8 @@ class Books:
         self.cpu_per_device = 0.0
         #: how often there came to be more room, and how often anything changed
         self.gains = self.version = 0
+        #: nodes on which there came to be more room, the last one last, and how often there had by then
+        self.gained: dict[str, int] = {}
         self._undo: list[tuple[str, NodeBook | None]] | None = None
         for book in nodes:
             self.put(book)
@@ -187,6 +189,8 @@ class Books:
         self.version += 1
         if old is None or _has_more(old, book):
             self.gains += 1
+            self.gained.pop(book.node, None)
+            self.gained[book.node] = self.gains
         self._index(old, book)
         self._nodes[book.node] = book
         self._free[book.node] = sum(float(device.free_share) for device in book.devices)
@@ -266,7 +270,7 @@ class Books:
 
     def _single(self, found: _Kinds, wish: Wish, fits: "_Fits", placement: Placement) -> Choice | None:
         """One piece, or several whole devices: the first entry of the first kind that has room for it."""
-        best: tuple[Entry, Fraction, Choice] | None = None
+        best: tuple[Entry, float, Choice] | None = None
         for kind in _ranked(found, wish, placement):
             if best is not None and kind[0] != best[1]:
                 break
@@ -307,7 +311,7 @@ class Books:
             kinds = _ranked(found, wish, Placement.PACK) if found is not None else ()
         for kind in kinds:
             rest = (
-                REMAINDER_WEIGHT * float(kind[0] - wish.share)
+                REMAINDER_WEIGHT * (kind[0] - float(wish.share))
                 if kind is not None and wish is not None
                 else 0.0
             )
@@ -335,7 +339,7 @@ class Books:
         sign = -1 if placement is Placement.SPREAD else 1
         first: Fraction | None = None
         for kind in _ranked(found, wish, placement):
-            rest = sign * (kind[0] - wish.share)
+            rest = sign * (found.books[kind].free_share - wish.share)
             first = rest if first is None else first
             # No later node leaves less. (A MIG instance's share of a device is known only at the device.)
             if best is not None and not wish.profile and (wish.count - 1) * first + rest > best[0][0]:
@@ -383,6 +387,7 @@ class Rehearsal:
         self._mark = 0
         self._outer = False
         self._counts = (0, 0)
+        self._gained: dict[str, int] = {}
 
     def __enter__(self) -> Books:
         undo = self._books._undo
@@ -391,6 +396,7 @@ class Rehearsal:
             undo = self._books._undo = []
         self._mark = len(undo)
         self._counts = (self._books.gains, self._books.version)
+        self._gained, self._books.gained = self._books.gained, {}
         return self._books
 
     def __exit__(self, *_: object) -> None:
@@ -405,6 +411,7 @@ class Rehearsal:
                 self._books.put(old)
         self._books._undo = None if self._outer else undo
         self._books.gains, self._books.version = self._counts
+        self._books.gained = self._gained
 
 
 def pieces(
@@ -432,16 +439,35 @@ def _room(book: Book, wish: Wish) -> Slice | None:
     return book.room_for_mig(wish.profile) if wish.profile else book.room_for(wish.share)
 
 
+def _has_room(book: Book, wish: Wish) -> bool:
+    return book.has_room_for_mig(wish.profile) if wish.profile else book.has_room(wish.share)
+
+
+def has_room(book: NodeBook, wish: Wish | None, cpu_milli: int, memory_mib: int) -> bool:
+    """True when a request fits on a node as it is."""
+    if not book.open or book.cpu_milli < cpu_milli or book.memory_mib < memory_mib:
+        return False
+    if wish is None:
+        return True
+    left = wish.count
+    for device in book.devices:
+        if _of(device.device, wish) and _has_room(device, wish):
+            left -= 1
+            if not left:
+                return True
+    return False
+
+
 def _ranked(found: _Kinds, wish: Wish, placement: Placement) -> Iterable[Kind]:
     """The kinds with room for the wish, those that leave least first (or last)."""
     # Of one MIG profile every device has as much less afterwards.
-    kinds = found.kinds[0 if wish.profile else bisect_left(found.kinds, (wish.share,)) :]
+    kinds = found.kinds[0 if wish.profile else bisect_left(found.kinds, (float(wish.share),)) :]
     if placement is Placement.SPREAD:
         kinds.reverse()
     return (
         kind
         for kind in kinds
-        if (not wish.models or kind[1] in wish.models) and _room(found.books[kind], wish) is not None
+        if (not wish.models or kind[1] in wish.models) and _has_room(found.books[kind], wish)
     )
 
 
@@ -518,5 +544,5 @@ def _node_entry(book: NodeBook | None) -> Entry | None:
 
 def _kind(book: Book) -> Kind:
     device = book.device
-    free = (book.free_share, device.model, book.mask, book.free_mib, book.free_sm_milli)
+    free = (float(book.free_share), device.model, book.mask, book.free_mib, book.free_sm_milli)
     return (*free, len(device.mig), device.divisible)

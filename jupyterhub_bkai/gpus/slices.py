@@ -154,17 +154,32 @@ class Book:
             self.holders + sign,
         )
 
+    def has_room(self, share: Fraction) -> bool:
+        """True when the device has room for a slice of `share` and is not cut by MIG."""
+        device, part, of = self.device, share.numerator, share.denominator
+        if device.mig or not device.healthy or (part < of and not device.divisible):
+            return False
+        if part * self.free_share.denominator > self.free_share.numerator * of:
+            return False
+        if part == of and self.holders:
+            return False
+        return (
+            usable_mib(device) * part // of <= self.free_mib
+            and device.sms * 1000 * part // of <= self.free_sm_milli
+        )
+
     def room_for(self, share: Fraction) -> Slice | None:
         """A slice of `share` if the device has room for it and is not cut by MIG."""
-        device = self.device
-        if device.mig or not device.healthy or (share < 1 and not device.divisible):
-            return None
-        if share > self.free_share or (share == 1 and not self.idle):
-            return None
-        piece = cut(device, share)
-        if piece.memory_mib > self.free_mib or piece.sm_milli > self.free_sm_milli:
-            return None
-        return piece
+        return cut(self.device, share) if self.has_room(share) else None
+
+    def has_room_for_mig(self, profile: str) -> bool:
+        """True when an instance of `profile` fits somewhere."""
+        if not self.device.healthy:
+            return False
+        found = next((p for p in self.device.mig if p.name == profile), None)
+        return found is not None and any(
+            not self.mask & (((1 << found.size) - 1) << start) for start in found.placements
+        )
 
     def room_for_mig(self, profile: str) -> Slice | None:
         """An instance of `profile` where it costs later requests least, if there is room.

@@ -17,14 +17,13 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from math import log
 
 from jupyterhub_bkai.leasing.caps import Amounts
 from jupyterhub_bkai.model import Request, Wish
 
-#: requests alike for a decision: what they ask for, for how long, how many at once
-Shape = tuple[Wish | None, int, int, int | None, int]
 #: a place among requests that are served alike
 Key = tuple[int, int, str]
 
@@ -41,6 +40,28 @@ class Discipline(StrEnum):
     def by_person(self) -> bool:
         """True when the order depends on who holds or used what."""
         return self in (Discipline.DRF, Discipline.FAIR)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Size:
+    """What of a place a request needs. The same object for the same amounts, so that it is quickly looked up."""
+
+    wish: Wish | None
+    cpu_milli: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """Requests alike for a decision: what they ask for, for how long, how many at once. One object for all of them."""
+
+    size: Size
+    duration_s: int | None
+    together: int
+
+
+_size = lru_cache(65_536)(Size)
+_shape = lru_cache(65_536)(Shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +82,13 @@ class Waiting:
     after: frozenset[str] = frozenset()
     #: what of it may run at a time: whom it counts for → the words for it, and the amounts
     caps: Mapping[str, tuple[str, Amounts]] = field(default_factory=dict)
+    #: what makes it wait or start, whoever asks
+    shape: Shape = field(init=False, compare=False, repr=False)
 
-    @property
-    def shape(self) -> Shape:
-        """What makes it wait or start, whoever asks."""
+    def __post_init__(self) -> None:
         request = self.request
-        together = max(1, len(self.ids))
-        return request.wish, request.cpu_milli, request.memory_mib, request.duration_s, together
+        size = _size(request.wish, request.cpu_milli, request.memory_mib)
+        object.__setattr__(self, "shape", _shape(size, request.duration_s, max(1, len(self.ids))))
 
 
 @dataclass(slots=True)

@@ -9,15 +9,16 @@ on that node if they end before, or beside the head (EASY backfilling; Lifka, JS
 ends, one node is kept free of newcomers until the head fits.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
-from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, pieces
+from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, has_room, pieces
 from jupyterhub_bkai.leasing.caps import Amounts, Cap, Excess, excess, needs
-from jupyterhub_bkai.leasing.queue import Account, Discipline, Line, Shape, Waiting, dominant
+from jupyterhub_bkai.leasing.queue import Account, Discipline, Line, Shape, Size, Waiting, dominant
 from jupyterhub_bkai.leasing.switches import Key, Kind, shut
 from jupyterhub_bkai.model import Request, Slice, Wish
 
@@ -138,6 +139,26 @@ class Reservation:
 
 
 @dataclass(slots=True)
+class Bounds:
+    """For one size of requests and each node that may ever do, a moment before which it will not, earliest first."""
+
+    #: the change of the books up to which this is true
+    change: int = -1
+    of: dict[str, int] = field(default_factory=dict)
+    order: list[tuple[int, str]] = field(default_factory=list)
+
+    def put(self, node: str, bound: int) -> None:
+        """A node's moment, in its place."""
+        before = self.of.get(node, NEVER)
+        if before != bound:
+            if before < NEVER:
+                del self.order[bisect_left(self.order, (before, node))]
+            if bound < NEVER:
+                insort(self.order, (bound, node))
+            self.of[node] = bound
+
+
+@dataclass(slots=True)
 class Hall:
     """One resource group: its rules, its queue, what is left on its nodes, and how the last decision ended."""
 
@@ -154,9 +175,11 @@ class Hall:
     reservation: Reservation | None = None
     #: shapes that fit nowhere, as long as nothing was given back
     failed: set[Shape] = field(default_factory=set)
+    #: sizes that fitted on no node, and how often there had come to be more room by then
+    nowhere: dict[Size, int] = field(default_factory=dict)
     gains: int = -1
     tries: dict[str, int] = field(default_factory=dict)
-    bounds: dict[Shape, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    bounds: dict[Size, Bounds] = field(default_factory=dict)
     #: what requests are short of, each with the version of the books in which that was found
     short: dict[tuple[Wish | None, int, int], tuple[int, Shortage | None]] = field(default_factory=dict)
     #: everybody's place, counted when first asked for after a change
@@ -173,7 +196,9 @@ class Scheduler:
         self.held: dict[str, Held] = {}
         self._shared: list[Books] = []
         self._of_node: dict[str, dict[str, Held]] = {}
-        self._versions: dict[str, int] = {}
+        #: nodes on which something changed, the last to change last, and how many changes there were by then
+        self._changed: dict[str, int] = {}
+        self._changes = 0
         #: everybody who waits, also each of several that start together
         self._entries: dict[str, Waiting] = {}
         self._gangs: dict[str, Waiting] = {}
@@ -238,7 +263,12 @@ class Scheduler:
             if node in books:
                 new = change(books[node]) if new is None else new
                 books.put(new)
-        self._versions[node] = self._versions.get(node, 0) + 1
+        self._note_change(node)
+
+    def _note_change(self, node: str) -> None:
+        self._changes += 1
+        self._changed.pop(node, None)
+        self._changed[node] = self._changes
 
     def node(self, name: str) -> NodeBook | None:
         """What is left on a node of any group."""
@@ -309,7 +339,7 @@ class Scheduler:
         if (before := self.held.get(held.id)) is not None:
             self.held[held.id] = self._of_node[held.node][held.id] = held
             if before.ends_ms != held.ends_ms:
-                self._versions[held.node] = self._versions.get(held.node, 0) + 1
+                self._note_change(held.node)
             return
         self.held[held.id] = self._of_node.setdefault(held.node, {})[held.id] = held
         self._change(held.node, lambda book: book.hold(held.cpu_milli, held.memory_mib, held.slices))
@@ -463,7 +493,7 @@ class Scheduler:
     ) -> list[Choice] | None:
         """Where all of an entry goes now, or None; what fits nowhere is remembered."""
         shape = item.shape
-        if shape in hall.failed:
+        if shape in hall.failed or (not item.ids and self._nowhere(hall, item)):
             return None
         ends_ms = self._end(item, now_ms)
         choices: list[Choice] = []
@@ -472,7 +502,7 @@ class Scheduler:
             if together > 1:
                 looks.enter_context(hall.books.rehearse())
             for _ in range(together):
-                choice = self._one(hall, item.request, reservation, ends_ms)
+                choice = self._one(hall, item, reservation, ends_ms)
                 if choice is None:
                     if reservation is None:
                         hall.failed.add(shape)
@@ -482,20 +512,41 @@ class Scheduler:
                     hall.books.put(_taken(hall.books[choice.node], item.request, choice))
         return choices
 
+    def _nowhere(self, hall: Hall, item: Waiting) -> bool:
+        """Whether a size is known to fit on no node: it did not, nor does it where there came to be more room since."""
+        books, request, size = hall.books, item.request, item.shape.size
+        since = hall.nowhere.get(size)
+        if since is None:
+            return False
+        for node, gains in reversed(books.gained.items()):
+            if gains <= since:
+                break
+            if has_room(books[node], request.wish, request.cpu_milli, request.memory_mib):
+                del hall.nowhere[size]
+                return False
+        hall.nowhere[size] = books.gains
+        return True
+
     def _end(self, item: Waiting, now_ms: int) -> int | None:
         """When something that starts now is over at the latest."""
         seconds = item.request.duration_s
         return now_ms + self.start_limit_ms + seconds * 1000 if seconds is not None else None
 
     def _one(
-        self, hall: Hall, request: Request, reservation: Reservation | None, ends_ms: int | None
+        self, hall: Hall, item: Waiting, reservation: Reservation | None, ends_ms: int | None
     ) -> Choice | None:
+        request = item.request
+
         def choose(allowed: Callable[[str], bool] | None = None) -> Choice | None:
             return hall.books.choose(
                 request.wish, request.cpu_milli, request.memory_mib, hall.rules.placement, allowed
             )
 
         choice = choose()
+        if choice is None and not item.ids:
+            if len(hall.nowhere) > 10_000:
+                hall.nowhere.clear()
+            hall.nowhere[item.shape.size] = hall.books.gains
         if choice is None or reservation is None or reservation.admits(request, choice, ends_ms):
             return choice
         return choose(lambda node: node not in reservation.nodes) or reservation.beside(hall.books, request)
@@ -528,8 +579,8 @@ class Scheduler:
         if len(item.ids) > 1:
             return self._reserve_together(hall, item, now_ms)
         best: tuple[int, str] | None = None
-        for bound, name in sorted(self._bounds(hall, item, now_ms)):
-            if best is not None and bound >= best[0]:
+        for bound, name in self._bounds(hall, item):
+            if best is not None and max(bound, now_ms) >= best[0]:
                 break
             at = self.ready(hall.books[name], item.request, now_ms)
             if at is not None and (best is None or (at, name) < best):
@@ -544,26 +595,31 @@ class Scheduler:
             Reservation(item.id, None, {node: hall.books[node]}, item.request) if node is not None else None
         )
 
-    def _bounds(self, hall: Hall, item: Waiting, now_ms: int) -> Iterator[tuple[int, str]]:
-        """For each node that may ever do, a moment before which it will not."""
-        if len(hall.bounds) > 8:
+    def _bounds(self, hall: Hall, item: Waiting) -> list[tuple[int, str]]:
+        """For each node that may ever do, a moment before which it will not, earliest first."""
+        if len(hall.bounds) > 200:
             hall.bounds.clear()
-        known = hall.bounds.setdefault(item.shape, {})
-        for book in hall.books:
-            version = self._versions.get(book.node, 0)
-            found = known.get(book.node)
-            if found is None or found[0] != version:
-                found = known[book.node] = version, self._bound(book, item.request)
-            if found[1] < NEVER:
-                yield max(found[1], now_ms), book.node
+        known = hall.bounds.setdefault(item.shape.size, Bounds())
+        changed = [book.node for book in hall.books]
+        if known.change >= 0:
+            changed = []
+            for node, change in reversed(self._changed.items()):
+                if change <= known.change:
+                    break
+                changed.append(node)
+        for node in changed:
+            if node in hall.books:
+                known.put(node, self._bound(hall.books[node], item.request))
+        known.change = self._changes
+        return known.order
 
     def _bound(self, book: NodeBook, request: Request) -> int:
-        """A moment before which the node has not enough devices; 0 for now, `NEVER` for never."""
+        """A moment before which the node has not enough of everything; 0 for now, `NEVER` for never."""
         if not book.open:
             return NEVER
-        wish = request.wish
-        if wish is None:
-            return 0
+        wish, begin = request.wish, self._enough(book, request)
+        if wish is None or begin == NEVER:
+            return begin
         ends: dict[str, list[tuple[int, Fraction]]] = {}
         for held in self._of_node.get(book.node, {}).values():
             for piece in held.slices:
@@ -588,7 +644,18 @@ class Scheduler:
                 free, moment = free + share, end
             moments.append(moment if free >= wish.share and not facts.mig else NEVER)
         moments.sort()
-        return moments[wish.count - 1] if len(moments) >= wish.count else NEVER
+        return max(begin, moments[wish.count - 1]) if len(moments) >= wish.count else NEVER
+
+    def _enough(self, book: NodeBook, request: Request) -> int:
+        """When a node has enough processors and memory, as `_bound`."""
+        cpu_milli, memory_mib = book.cpu_milli, book.memory_mib
+        if cpu_milli >= request.cpu_milli and memory_mib >= request.memory_mib:
+            return 0
+        for held in self._ending(book.node):
+            cpu_milli, memory_mib = cpu_milli + held.cpu_milli, memory_mib + held.memory_mib
+            if cpu_milli >= request.cpu_milli and memory_mib >= request.memory_mib:
+                return held.ends_ms or 0
+        return NEVER
 
     def _ending(self, node: str) -> list[Held]:
         """What is held on a node and says when it ends, first to end first."""
@@ -597,13 +664,14 @@ class Scheduler:
 
     def ready(self, book: NodeBook, request: Request, now_ms: int) -> int | None:
         """When a request first fits on a node, if everything ends when it says it will; None for never."""
-        if _alone(book, request) is not None:
+        wish, cpu_milli, memory_mib = request.wish, request.cpu_milli, request.memory_mib
+        if has_room(book, wish, cpu_milli, memory_mib):
             return now_ms
         ending = self._ending(book.node)
         for place, held in enumerate(ending):
             book = book.give_back(held.cpu_milli, held.memory_mib, held.slices)
             later = ending[place + 1].ends_ms if place + 1 < len(ending) else None
-            if later != held.ends_ms and _alone(book, request) is not None:
+            if later != held.ends_ms and has_room(book, wish, cpu_milli, memory_mib):
                 return max(now_ms, held.ends_ms or 0)
         return None
 
