@@ -453,8 +453,16 @@ def _preset(problems: _Problems, name: str, body: Any, groups: Sequence[Group]) 
     )
 
 
-def _rules(problems: _Problems, body: Any, place: str) -> Rules:
-    usual = Rules()
+def rules(body: Any, usual: Rules, place: str = "queue") -> Rules:
+    """A queue's rules: those of a mapping as under `queue:`, the usual ones for the rest. Raises `SettingsError`."""
+    problems = _Problems()
+    found = _rules(problems, body, place, usual)
+    if problems.found:
+        raise SettingsError(problems.found)
+    return found
+
+
+def _rules(problems: _Problems, body: Any, place: str, usual: Rules = Rules()) -> Rules:  # noqa: B008  frozen
     raw = problems.mapping(
         body, place, ("discipline", "placement", "backfill", "skip_after", "half_life", "depth")
     )
@@ -468,7 +476,7 @@ def _rules(problems: _Problems, body: Any, place: str) -> Rules:
         ),
         placement=problems.one_of(raw.get("placement"), f"{place}.placement", Placement, usual.placement),
         backfill=problems.yes(raw.get("backfill"), f"{place}.backfill", usual.backfill),
-        skip_after=skip_after,
+        skip_after=skip_after or usual.skip_after,
         half_life_s=float(problems.duration(raw.get("half_life"), f"{place}.half_life") or usual.half_life_s),
         depth=depth or usual.depth,
     )

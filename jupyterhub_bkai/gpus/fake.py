@@ -137,6 +137,12 @@ def sample_path(sample: str, folder: Path = Path()) -> Path:
     return Path(str(files("jupyterhub_bkai.gpus") / "samples" / f"{sample}.toml"))
 
 
+def described(sample: str, options: SourceOptions) -> Layout:
+    """What a shipped sample or a file of one's own describes now. Raises `SettingsError`."""
+    path = sample_path(sample, options.folder)
+    return parse(_content(path), path.name, options)
+
+
 def parse(content: bytes, name: str, options: SourceOptions) -> Layout:
     """The layout that a file's content describes, or `SettingsError` with every problem and its place in `name`."""
     try:

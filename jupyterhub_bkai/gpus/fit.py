@@ -240,7 +240,7 @@ class Books:
     def largest(self, slot: str) -> Fraction:
         """The largest part of one device that is free, among those that take something new."""
         found = self._slots.get(slot)
-        return found.kinds[-1][0] if found is not None and found.kinds else Fraction(0)
+        return found.books[found.kinds[-1]].free_share if found is not None and found.kinds else Fraction(0)
 
     # -- choosing ----------------------------------------------------------------------------
 

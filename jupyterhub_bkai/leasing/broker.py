@@ -31,7 +31,7 @@ from jupyterhub_bkai.leasing.why import Standing, standing
 from jupyterhub_bkai.model import Node, Person, Request
 from jupyterhub_bkai.options import shown
 from jupyterhub_bkai.store import queries
-from jupyterhub_bkai.store.database import Batch, Database
+from jupyterhub_bkai.store.database import Batch, Store
 from jupyterhub_bkai.store.records import (
     Record,
     lease_row,
@@ -237,7 +237,7 @@ class Broker:
 
     def __init__(
         self,
-        database: Database,
+        database: Store,
         settings: policy.Settings,
         clock: Clock,
         entropy: Callable[[int], bytes] = os.urandom,
@@ -365,6 +365,16 @@ class Broker:
                 for item in pending:
                     if not item.done.done():
                         item.done.set_exception(error)
+
+    async def turn(self, commands: Iterable[Command[Any]] = ()) -> list[Any]:
+        """One transaction, for who drives a broker step by step in place of `run`: for each command what it gave or
+        the exception that it raised.
+        """
+        loop = asyncio.get_running_loop()
+        mine = [_Pending(command, loop.create_future()) for command in commands]
+        pending, self._pending = [*self._pending, *mine], []
+        await self._turn(pending)
+        return [item.done.exception() or item.done.result() for item in mine]
 
     async def _turn(self, pending: Sequence[_Pending]) -> None:
         """One transaction: the commands, then the grants they make possible."""
@@ -788,6 +798,10 @@ class Broker:
 
     async def started(self, record_id: str, handle: Mapping[str, Any]) -> Record:
         """The spawner launched something: what to look for is kept."""
+        return await self.submit(self.starting(record_id, handle))
+
+    def starting(self, record_id: str, handle: Mapping[str, Any]) -> Command[Record]:
+        """The command of `started`."""
 
         def command(draft: Draft) -> Record:
             record = draft.get(record_id)
@@ -799,7 +813,7 @@ class Broker:
             draft.put(moved)
             return moved
 
-        return await self.submit(command)
+        return command
 
     async def ready(self, record_id: str) -> Record:
         """The session's port answers."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -61,6 +61,16 @@ def _settled(made: Sequence[Row], changed: Sequence[Row], key: str) -> list[Row]
         target = new.get(row[key])
         (old.setdefault(row[key], {}) if target is None else target).update(row)
     return list(old.values())
+
+
+class Store(Protocol):
+    """What a broker keeps its rows in. Raises `Unavailable` for a write that it does not take."""
+
+    async def write(self, batch: Batch) -> None:
+        """All of a batch, or nothing."""
+
+    async def read(self, query: Callable[[sa.Connection], T]) -> T:
+        """The answer of a query."""
 
 
 class Database:

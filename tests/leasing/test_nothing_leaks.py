@@ -95,7 +95,7 @@ class World:
             self.broker.set_nodes(self.nodes)
 
     async def boot(self) -> None:
-        self.broker = Broker(self.database, self.settings, self.clock, self.chance.randbytes)  # type: ignore[arg-type]
+        self.broker = Broker(self.database, self.settings, self.clock, self.chance.randbytes)
         await self.broker.load(self.nodes)
         await self.turn()
 
