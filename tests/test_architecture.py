@@ -66,6 +66,9 @@ TABLE = {
     "app": "root",
     "hubconfig": "root",
     "supervise": "root",
+    "simulation": "root",
+    "simulation.": "root",
+    "simulation.trace": "pure",  # written by the service too
     "cli": "cli",
     "singleuser": "singleuser",
     "bkaispawner": "bkaispawner",

@@ -129,7 +129,7 @@ class Line:
 
     def slots(self) -> set[str]:
         """The kinds of accelerators that somebody waits for."""
-        return {lane[1][0].slot for lane in self._lanes if lane[1][0] is not None}
+        return {lane[1].size.wish.slot for lane in self._lanes if lane[1].size.wish is not None}
 
     def place(self, id: str) -> int:
         """How many are before it (not for disciplines by person, whose order is in `order`)."""
