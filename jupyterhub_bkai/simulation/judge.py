@@ -107,7 +107,6 @@ class Judge:
         self._devices = {device.id: device for node in nodes for device in node.devices}
         self._nodes = {node.name: [0, 0] for node in nodes}
         self._room = {node.name: (_cpu(settings, node), node.memory_mib) for node in nodes}
-        self._once: set[str] = set()
         self._deadlines: list[tuple[int, str]] = []
         #: who is late, and since when by the even clock
         self._late: tuple[str, int] | None = None
@@ -119,22 +118,28 @@ class Judge:
         """One transaction that the database took. Raises `Broken`."""
         for row in batch.requests:
             self._asked(row)
-        for row in batch.transitions:
-            self._moved(row)
-        # What comes free is free before somebody else is given it in the same transaction.
-        for row in batch.changed_requests:
-            seen = self.live.get(row["id"])
-            if seen is not None and row["state"] in FINAL:
-                self._over(seen, row)
-        for row in batch.changed_leases:
-            if (seen := self.live.get(row["id"])) is not None:
-                self._deadline(seen, row["deadline_ms"])
         slices: dict[str, list[Row]] = {}
         for row in batch.slices:
             slices.setdefault(row["lease"], []).append(row)
-        for row in batch.leases:
-            self._given(row, slices.get(row["id"], ()))
-        self._metered(batch)
+        leases = {row["id"]: row for row in batch.leases}
+        causes = {row["id"]: row.get("cause") for row in (*batch.requests, *batch.changed_requests)}
+        begun, over = len(self.granted), len(self.ended)
+        # In the order in which it happened: what comes free is free before somebody else is given it.
+        for row in batch.transitions:
+            seen = self._moved(row)
+            if row["source"] == "queued":
+                self._queues[seen.group].waiting.pop(seen.id, None)
+        for row in batch.transitions:
+            if row["target"] in FINAL:
+                self._over(self.live[row["request"]], causes.get(row["request"]))
+            elif (row["source"], row["target"]) == ("queued", "granted"):
+                if row["request"] not in leases:
+                    raise Broken(f"{row['request']} was granted without a lease")
+                self._given(leases[row["request"]], slices.get(row["request"], ()))
+        for row in (*batch.leases, *batch.changed_leases):
+            if (held := self.live.get(row["id"])) is not None:
+                self._deadline(held, row.get("deadline_ms"))
+        self._metered(batch, self.granted[begun:], self.ended[over:])
 
     def _asked(self, row: Row) -> None:
         if row["id"] in self.live:
@@ -142,27 +147,22 @@ class Judge:
         # The wish is stored as JSON; its priority is what order goes by.
         priority = int(_after(row["wish"], '"priority":') or 10)
         seen = Seen(
-            row["id"], row["ord"], row["user_name"], row["server"], row["group_name"], priority, row["state"],
+            row["id"], row["ord"], row["user_name"], row["server"], row["group_name"], priority, "queued",
             self.now_ms,
         )  # fmt: skip
         self.live[seen.id] = seen
         self._queues[seen.group].add(seen)
 
-    def _moved(self, row: Row) -> None:
+    def _moved(self, row: Row) -> Seen:
         seen = self.live.get(row["request"])
         if seen is None:
             raise Broken(f"{row['request']} moved to {row['target']} and is not live")
         if row["source"] is None:
-            return
+            return seen
         if seen.state != row["source"]:
             raise Broken(f"{seen.id} was {seen.state} and moved as if it were {row['source']}")
         seen.state = row["target"]
-        if row["source"] == "queued":
-            self._queues[seen.group].waiting.pop(seen.id, None)
-            if row["target"] == "granted":
-                if seen.id in self._once:
-                    raise Broken(f"{seen.id} was granted twice")
-                self._once.add(seen.id)
+        return seen
 
     def _given(self, row: Row, slices: Sequence[Row]) -> None:
         seen = self.live[row["id"]]
@@ -214,36 +214,26 @@ class Judge:
         if share > 1:
             raise Broken(f"{share} of {id} were given")
 
-    def _over(self, seen: Seen, row: Row) -> None:
+    def _over(self, seen: Seen, cause: str | None) -> None:
         if seen.id in self.alive:
             raise Broken(f"{seen.id} was given back while it is alive")
-        seen.ended_ms, seen.cause = self.now_ms, row["cause"]
+        seen.ended_ms, seen.cause = self.now_ms, cause
         if seen.granted_ms is not None:
             self._book(seen, -1)
         del self.live[seen.id]
-        self._once.discard(seen.id)
         self.ended.append(seen)
 
-    def _metered(self, batch: Batch) -> None:
+    def _metered(self, batch: Batch, given: Sequence[Seen], over: Sequence[Seen]) -> None:
         """What is metered is what was held, by a clock that nobody sets."""
-        opened, given = {row["lease"] for row in batch.intervals}, {row["id"] for row in batch.leases}
-        if opened != given:
-            raise Broken(f"metered is not what was given: {sorted(opened ^ given)}")
-        closed = {row["lease"]: row["duration_ms"] for row in batch.closed_intervals}
-        over = {row["id"] for row in batch.changed_requests if row["state"] in FINAL} - self._never_held(
-            batch
-        )
-        if set(closed) != over:
-            raise Broken(f"metered is not what was held: {sorted(set(closed) ^ over)}")
-        for seen in self.ended[-len(closed) :] if closed else ():
-            length = closed.get(seen.id)
-            if length is not None and seen.granted_ms is not None and length != self.now_ms - seen.granted_ms:
-                raise Broken(
-                    f"{seen.id} was held {self.now_ms - seen.granted_ms} ms, and {length} are metered"
-                )
-
-    def _never_held(self, batch: Batch) -> set[str]:
-        return {row["request"] for row in batch.transitions if row["source"] == "queued"}
+        opened, begun = {row["lease"] for row in batch.intervals}, {seen.id for seen in given}
+        if opened != begun:
+            raise Broken(f"metered is not what was given: {sorted(opened ^ begun)}")
+        rows = (*batch.intervals, *batch.closed_intervals)
+        closed = {row["lease"]: row["duration_ms"] for row in rows if row.get("duration_ms") is not None}
+        ended = {seen.id: self.now_ms - seen.granted_ms for seen in over if seen.granted_ms is not None}
+        if closed != ended:
+            wrong = sorted(set(closed.items()) ^ set(ended.items()))
+            raise Broken(f"metered is not what was held, in ms: {wrong[:4]}")
 
     # -- order -------------------------------------------------------------------------------
 

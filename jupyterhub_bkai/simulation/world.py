@@ -72,17 +72,21 @@ class VirtualClock(Clock):
     """A clock that is told the time. `step` sets the wall clock and leaves the even one alone."""
 
     def __init__(self) -> None:
-        self.now_ms = 0
+        self.even_ms = 0
         self.step_ms = 0
 
     def now(self) -> Stamp:
         """The simulated moment."""
-        return Stamp(self.wall_ms, self.now_ms * 1_000_000, "simulated")
+        return Stamp(self.wall_ms, self.even_ms * 1_000_000, "simulated")
+
+    def now_ms(self) -> int:
+        """The same, for people alone."""
+        return self.wall_ms
 
     @property
     def wall_ms(self) -> int:
         """What people's clocks show."""
-        return BEGIN_MS + self.now_ms + self.step_ms
+        return BEGIN_MS + self.even_ms + self.step_ms
 
 
 class Witness:
@@ -181,14 +185,14 @@ class World:
         while self._events and self._open:
             at_ms = self._events[0][0]
             step = self.pace.step_ms
-            await self._moment(max(self.clock.now_ms, -(-at_ms // step) * step))
+            await self._moment(max(self.clock.even_ms, -(-at_ms // step) * step))
         await self._turn([])
         self.judge.compare(self.broker)
         self.judge.settled()
 
     async def _moment(self, now_ms: int) -> None:
         self.observe(self, now_ms)
-        self.clock.now_ms = self.judge.now_ms = now_ms
+        self.clock.even_ms = self.judge.now_ms = now_ms
         self.judge.wall_ms = self.clock.wall_ms
         happening = []
         while self._events and self._events[0][0] <= now_ms:
@@ -219,7 +223,7 @@ class World:
         self._take_note()
         for (event, number, _), answer in zip(commands, answers, strict=True):
             if isinstance(answer, Unavailable):
-                self._at(self.clock.now_ms + AGAIN_MS, event, number)
+                self._at(self.clock.even_ms + AGAIN_MS, event, number)
             elif isinstance(answer, PublicError):
                 self._refused(event, number, answer)
             elif isinstance(answer, BaseException):
@@ -246,12 +250,12 @@ class World:
 
     def _look_at_all(self) -> None:
         for record in self.broker.records.values():
-            self._at(self.clock.now_ms + AGAIN_MS, Event.LOOK, _number(record.server))
+            self._at(self.clock.even_ms + AGAIN_MS, Event.LOOK, _number(record.server))
 
     # -- what was written ------------------------------------------------------------------------
 
     def _take_note(self) -> None:
-        now_ms = self.clock.now_ms
+        now_ms = self.clock.even_ms
         for seen in self.judge.granted:
             number = _number(seen.server)
             life = self.lives[number]
@@ -296,7 +300,7 @@ class World:
         if life.job.patience_s is not None:
             self._at(life.asked_ms + int(life.job.patience_s * 1000), Event.LEAVE, number)
         limit_ms = self.site.settings.queue_limit_s * 1000
-        self._at(self.clock.now_ms + limit_ms + 1, Event.LOOK, number)
+        self._at(self.clock.even_ms + limit_ms + 1, Event.LOOK, number)
 
     def _leave(self, number: int) -> Command[Any] | None:
         record = self._record(number)
@@ -312,7 +316,7 @@ class World:
         return self.broker.starting(record.id, {"pid": number})
 
     def _started(self, number: int) -> None:
-        self._at(self.clock.now_ms + self.pace.ready_ms, Event.READY, number)
+        self._at(self.clock.even_ms + self.pace.ready_ms, Event.READY, number)
 
     def _ready(self, number: int) -> Command[Any] | None:
         record = self._record(number)
@@ -321,7 +325,7 @@ class World:
         return self.broker.readying(record.id)
 
     def _readied(self, number: int) -> None:
-        life, now_ms = self.lives[number], self.clock.now_ms
+        life, now_ms = self.lives[number], self.clock.even_ms
         if life.started_ms is None:
             life.started_ms = now_ms
         took_ms, most_s = int(life.job.took_s * 1000), life.job.duration_s
@@ -339,7 +343,7 @@ class World:
         return self.broker.ending(record.id, Cause.STOPPED, record.user, "done")
 
     def _ending(self, number: int) -> None:
-        self._at(self.clock.now_ms + self.pace.stop_ms, Event.LOOK, number)
+        self._at(self.clock.even_ms + self.pace.stop_ms, Event.LOOK, number)
 
     def _look(self, number: int) -> Command[Any] | None:
         """What the reconcile loop does about one record now."""
@@ -356,10 +360,10 @@ class World:
         if action in _ENDS:
             return self.broker.ending(record.id, _ENDS[action], "reconcile", action.value)
         if action in (reconcile.Action.START, reconcile.Action.RESTART):
-            self._at(self.clock.now_ms, Event.START, number)
+            self._at(self.clock.even_ms, Event.START, number)
         elif record.state == State.RUNNING and record.deadline_ms is not None:
             # Looked at too early: somebody set the clock meanwhile.
-            self._at(self.clock.now_ms + max(AGAIN_MS, record.deadline_ms - wall_ms + 1), Event.LOOK, number)
+            self._at(self.clock.even_ms + max(AGAIN_MS, record.deadline_ms - wall_ms + 1), Event.LOOK, number)
         return None
 
     def _facts(self, record: Record) -> reconcile.Facts:
@@ -394,7 +398,7 @@ class World:
                 lease = sorted(self.judge.alive)[int(fault.pick * len(self.judge.alive))]
                 self.judge.alive.discard(lease)
                 number = _number(self.judge.live[lease].server)
-                self._at(self.clock.now_ms + NOTICED_MS, Event.LOOK, number)
+                self._at(self.clock.even_ms + NOTICED_MS, Event.LOOK, number)
         else:
             self.faults.change(fault, self.site.nodes)
             self.broker.set_nodes(self.faults.nodes(self.site.nodes))
