@@ -1,4 +1,4 @@
-"""The service's own pages: the list of sessions, the form's live answer, and the files that pages load.
+"""The service's own pages: sessions, the administrators' queue, the form's live answer, the files that pages load.
 
 Owns what a page is rendered with; what it shows comes through the public REST and its event stream, so that
 people see nothing here that a program could not. The frame is the Hub's own `page.html`.
@@ -20,6 +20,7 @@ from jupyterhub_bkai.api.context import Context
 from jupyterhub_bkai.api.operations import encode, error_body, read_json, to_public
 from jupyterhub_bkai.api.site import offer_json
 from jupyterhub_bkai.errors import PublicError
+from jupyterhub_bkai.model import Person
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES = HERE / "templates"
@@ -46,6 +47,7 @@ def routes(context: Context, prefix: str) -> list[Any]:
     return [
         (prefix.rstrip("/"), web.RedirectHandler, {"url": prefix, "permanent": False}),
         (prefix, SessionsPage, {"environment": environment}),
+        (f"{prefix}admin/queue", QueuePage, {"environment": environment}),
         (f"{prefix}form/check", FormCheck),
         (f"{prefix}static/(.*)", Static, {"path": str(STATIC)}),
     ]
@@ -70,13 +72,17 @@ def pages_environment() -> Environment:
 class PageUser:
     """The user as the Hub's templates know one."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.json_escaped_name = msgspec.json.encode(name).decode()[1:-1].replace("<", "\\u003c")
+    def __init__(self, person: Person) -> None:
+        self.name, self.admin = person.name, person.admin
+        self.json_escaped_name = msgspec.json.encode(self.name).decode()[1:-1].replace("<", "\\u003c")
 
 
-class SessionsPage(HubLogin):
-    """The page of sessions; without a login, the way to it."""
+class HubPage(HubLogin):
+    """A page in the Hub's look; without a login, the way to it."""
+
+    template = title = ""
+    #: whether everybody else is refused
+    administrators = False
 
     def initialize(self, environment: Environment) -> None:
         """`environment` finds the templates."""
@@ -87,20 +93,23 @@ class SessionsPage(HubLogin):
         try:
             caller = await self.find_caller()
         except PublicError as error:
-            self.show(error.status, "bkai/refused.html", title="Sessions", message=error.message)
+            self.show(error.status, "bkai/refused.html", title=self.title, message=error.message)
             return
         if caller is None:
             self.redirect(self.get_login_url())
             return
         person = caller.person
-        self.show(
-            200,
-            "bkai/sessions.html",
-            user=PageUser(person.name),
-            admin=person.admin,
-            groups={g.name: g.title for g in self.context.settings.groups if g.open_to(person)},
-            parsed_scopes={"admin-ui": set()} if person.admin else {},
-        )
+        common = {
+            "user": PageUser(person),
+            "admin": person.admin,
+            "groups": {g.name: g.title for g in self.context.settings.groups if g.open_to(person)},
+            "parsed_scopes": {"admin-ui": set()} if person.admin else {},
+        }
+        if self.administrators and not person.admin:
+            message = f"Only administrators see this page; you are logged in as {person.name}."
+            self.show(403, "bkai/refused.html", title=self.title, message=message, **common)
+            return
+        self.show(200, self.template, **common)
 
     def show(self, status: int, template: str, **values: Any) -> None:
         """One page in the Hub's look."""
@@ -131,6 +140,18 @@ class SessionsPage(HubLogin):
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
+
+
+class SessionsPage(HubPage):
+    """Sessions: one's own, and for administrators everyone's."""
+
+    template, title = "bkai/sessions.html", "Sessions"
+
+
+class QueuePage(HubPage):
+    """What waits and why, and who holds what on each device."""
+
+    template, title, administrators = "bkai/queue.html", "Queue and devices", True
 
 
 def static_url(hub: str) -> Callable[..., str]:

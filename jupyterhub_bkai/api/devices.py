@@ -102,13 +102,21 @@ async def devices(call: Call) -> Devices:
         if record.state in HOLDING and record.node is not None:
             held.setdefault(record.node, []).append(record)
     members = {group.name: broker.nodes_of(group.name) for group in call.context.settings.groups}
-    return Devices([_node(call, node, held.get(node.name, []), members) for node in broker.nodes])
+    wants = call.context.gauges.wants() if call.caller.person.admin else {}
+    found = []
+    for node in broker.nodes:
+        view = _node(call, node, held.get(node.name, []))
+        view.groups = [name for name, nodes in members.items() if node.name in nodes]
+        if wants and (book := broker.scheduler.node(node.name)) is not None:
+            mine = [wants[name] for name in view.groups if name in wants]
+            view.fragmentation = call.context.gauges.fragmentation([book], mine)
+        found.append(view)
+    return Devices(found)
 
 
-def _node(call: Call, node: Node, held: list[Record], members: dict[str, frozenset[str]]) -> NodeView:
+def _node(call: Call, node: Node, held: list[Record]) -> NodeView:
     broker = call.context.broker
     book = broker.scheduler.node(node.name) or NodeBook.empty(node)
-    groups = [name for name, nodes in members.items() if node.name in nodes]
     cpu = sum(record.request.cpu_milli for record in held)
     memory = sum(record.request.memory_mib for record in held)
     facts = {device.id: device for device in node.devices}
@@ -121,8 +129,8 @@ def _node(call: Call, node: Node, held: list[Record], members: dict[str, frozens
         Amount(node.cpu_milli, cpu, cpu + book.cpu_milli),
         Amount(node.memory_mib, memory, node.memory_mib),
         closed(call, broker.switches.get((Kind.NODE, node.name))),
-        groups,
-        call.context.gauges.fragmentation([book], groups) if call.caller.person.admin else None,
+        [],
+        None,
         [
             _device(call, one, facts.get(one.device.id), holders.get(one.device.id, []))
             for one in book.devices

@@ -1,12 +1,14 @@
 """Figures about the whole that more than one answer shows: fragmentation, and what stood free while somebody waited."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.leasing.broker import Broker
-from jupyterhub_bkai.leasing.leftover import Fragmentation, IdleMeter, free_while_waiting, usual
+from jupyterhub_bkai.leasing.leftover import Fragmentation, IdleMeter, Want, free_while_waiting, usual
+from jupyterhub_bkai.model import Request
 
 
 @dataclass(slots=True)
@@ -21,11 +23,16 @@ class Gauges:
     def __post_init__(self) -> None:
         self.idle = IdleMeter(self.clock_s())
 
-    def fragmentation(self, books: Iterable[NodeBook], groups: Iterable[str]) -> float | None:
-        """Of what is free on some nodes, the share that the usual requests of some groups cannot use."""
-        wanted = set(groups)
-        wants = usual(r.request for r in self.broker.records.values() if r.request.group in wanted)
-        return self._fragmentation.of(books, wants)
+    def wants(self) -> dict[str, Counter[Want]]:
+        """The usual requests of each group."""
+        by_group: dict[str, list[Request]] = {}
+        for record in self.broker.records.values():
+            by_group.setdefault(record.request.group, []).append(record.request)
+        return {group: usual(requests) for group, requests in by_group.items()}
+
+    def fragmentation(self, books: Iterable[NodeBook], wants: Iterable[Mapping[Want, int]]) -> float | None:
+        """Of what is free on some nodes, the share that usual requests cannot use."""
+        return self._fragmentation.of(books, sum(map(Counter, wants), Counter()))
 
     def look(self) -> None:
         """Counts up to now what stood free while somebody waited."""

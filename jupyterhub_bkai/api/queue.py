@@ -1,5 +1,7 @@
 """The queue: who waits for what, in order, and why; which groups are held."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from jupyterhub_bkai import options
@@ -8,6 +10,7 @@ from jupyterhub_bkai.api.devices import Closed, closed
 from jupyterhub_bkai.api.operations import Call, Operation, Query
 from jupyterhub_bkai.errors import InvalidOptions
 from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.leftover import Want
 from jupyterhub_bkai.leasing.lifecycle import State
 from jupyterhub_bkai.leasing.switches import Kind
 from jupyterhub_bkai.policy import Group
@@ -72,13 +75,14 @@ def _group(call: Call, group: Group, most: int | None) -> GroupQueue:
     line = [
         _waiting(call, context.broker.records[id], group) for id in ids[:most] if id in context.broker.records
     ]
+    wants: list[Mapping[Want, int]] = [context.gauges.wants().get(group.name, {})] if admin else []
     hall, gauges = scheduler.halls[group.name], context.gauges
     return GroupQueue(
         group.name,
         group.title,
         closed(call, context.broker.switches.get((Kind.GROUP, group.name))),
         len(ids),
-        gauges.fragmentation(hall.books, [group.name]) if admin else None,
+        gauges.fragmentation(hall.books, wants) if admin else None,
         round(gauges.idle.seconds.get(group.name, 0.0) / 60, 3) if admin else None,
         line,
     )

@@ -9,13 +9,13 @@ export function el(tag, props = {}, ...children) {
     else if (name === "text") node.textContent = value;
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false && child !== ""));
+  node.append(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false && child !== ""));
   return node;
 }
 
 /** Replaces the children of `parent`. */
 export function fill(parent, ...children) {
-  parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  parent.replaceChildren(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
 /** Sets a text only when it changes, so that screen readers are not told the same again. */

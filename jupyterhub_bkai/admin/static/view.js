@@ -21,7 +21,7 @@ export function span(ms) {
 }
 
 /** A text that depends on now; `tick` renews it. */
-function clock(kind, at) {
+export function clock(kind, at) {
   const node = el("span", { "data-clock": kind, "data-at": at });
   renew(node, Date.now());
   return node;
