@@ -1,15 +1,12 @@
 """The administrator's settings as text, and the rules in them as they are kept in the database.
 
 Pure. `load` turns the settings file into `policy.Settings` or lists every problem with its place. The rules in it
-(groups, users, projects, presets) only seed the database: `taken_over` says which entries changed in the file since it
-was last read, and `compose` reads what the file says of the site together with the rules that count.
+(groups, users, projects, presets) only seed the database: `compose` reads what the file says of the site together with
+the rules that count (`rulebook`).
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -35,7 +32,7 @@ Bodies = Mapping[str, Mapping[str, Body]]
 #: a name of a group or preset becomes part of addresses; people and projects are called as the Hub calls them
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
 #: options that a preset cannot say for somebody else
-_OWN_OPTIONS = frozenset(
+OWN_OPTIONS = frozenset(
     {"name", "count", "environment", "folders", "project", "preset", "after", "not_before", "group"}
 )
 MOST_RULES = 10_000
@@ -432,7 +429,7 @@ def _preset(problems: _Problems, name: str, body: Any, groups: Sequence[Group]) 
     place = _name(problems, "presets", name)
     raw = problems.mapping(body, place, _PRESET)
     options = problems.mapping(
-        raw.get("options"), f"{place}.options", [k for k in KEYS if k not in _OWN_OPTIONS]
+        raw.get("options"), f"{place}.options", [k for k in KEYS if k not in OWN_OPTIONS]
     )
     known = [group.name for group in groups]
     members = problems.texts(raw.get("groups"), f"{place}.groups")
@@ -494,114 +491,3 @@ def _folder(problems: _Problems, name: str, body: Any, groups: Sequence[Group]) 
         if mode not in ("ro", "rw"):
             problems.add(f"{place}.groups.{shown(group)}", "expected ro or rw.")
     return Folder(name, path, {g: m for g, m in modes.items() if m in ("ro", "rw")})
-
-
-# -- the file and the database -------------------------------------------------------------------
-
-
-def text_of(body: Body) -> str:
-    """A rule's body as it is stored: the same text for the same rule."""
-    return json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One rule: what counts (None: removed by hand), and what the file had when it was last read (None: nothing)."""
-
-    kind: str
-    name: str
-    body: str | None
-    seeded: str | None
-
-
-def revision(entries: Iterable[Entry]) -> str:
-    """A short text that changes whenever one of the rules does."""
-    rules = sorted((e.kind, e.name, e.body) for e in entries if e.body is not None)
-    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
-
-
-def changed(entries: Iterable[Entry], changes: Mapping[str, Mapping[str, Body | None]]) -> list[Entry]:
-    """The entries that are to be stored anew when rules are put (a body) or removed (None) by hand. Raises
-    `SettingsError` for a kind that is none.
-    """
-    known = {(entry.kind, entry.name): entry for entry in entries}
-    problems, found = _Problems(), []
-    for kind, rules in changes.items():
-        if kind not in KINDS:
-            problems.add(shown(kind), f"there are no such rules; there are {', '.join(KINDS)}.")
-            continue
-        for name, body in rules.items():
-            before = known.get((kind, name))
-            now = text_of(body) if body is not None else None
-            if now != (before.body if before else None):
-                found.append(Entry(kind, name, now, before.seeded if before else None))
-    if problems.found:
-        raise SettingsError(problems.found)
-    return found
-
-
-def put(entries: Iterable[Entry], new: Iterable[Entry]) -> tuple[Entry, ...]:
-    """The entries with new ones in their places."""
-    found = {(entry.kind, entry.name): entry for entry in entries} | {(e.kind, e.name): e for e in new}
-    return tuple(entry for entry in found.values() if entry.body is not None or entry.seeded is not None)
-
-
-def bodies_of(entries: Iterable[Entry]) -> Bodies:
-    """The rules that count."""
-    found: dict[str, dict[str, Body]] = {kind: {} for kind in KINDS}
-    for entry in entries:
-        if entry.body is not None and entry.kind in found:
-            found[entry.kind][entry.name] = json.loads(entry.body)
-    return found
-
-
-def taken_over(entries: Iterable[Entry], file: Bodies) -> Iterator[tuple[Entry, bool]]:
-    """What becomes of the stored rules when the file says `file`: each entry that is to be stored anew, and whether
-    what counts changed by it. What was changed elsewhere stays until it is changed in the file.
-    """
-    known = {(entry.kind, entry.name): entry for entry in entries}
-    for kind, rules in file.items():
-        for name, body in rules.items():
-            now, before = text_of(body), known.pop((kind, name), None)
-            if before is None or before.seeded != now:
-                yield Entry(kind, name, now, now), before is None or before.body != now
-    for entry in known.values():
-        if entry.seeded is not None:  # it stood in the file, and does not any more
-            yield Entry(entry.kind, entry.name, None, None), entry.body is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How one rule changes: "added", "removed" or "changed"; each place in it, with what stood there and what will."""
-
-    kind: str
-    name: str
-    change: str
-    lines: tuple[tuple[str, str, str], ...] = ()
-
-
-def differences(before: Bodies, after: Bodies) -> list[Difference]:
-    """Every rule that is not the same in both."""
-    found = []
-    for kind in KINDS:
-        old, new = before.get(kind, {}), after.get(kind, {})
-        for name in [*new, *(name for name in old if name not in new)]:
-            was, will = old.get(name), new.get(name)
-            if was is not None and will is not None and text_of(was) == text_of(will):
-                continue
-            change = (
-                "changed" if was is not None and will is not None else "added" if was is None else "removed"
-            )
-            left, right = dict(_flat(was or {})), dict(_flat(will or {}))
-            places = [*right, *(place for place in left if place not in right)]
-            lines = [(p, left.get(p, ""), right.get(p, "")) for p in places if left.get(p) != right.get(p)]
-            found.append(Difference(kind, name, change, tuple(lines)))
-    return found
-
-
-def _flat(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, below in value.items():
-            yield from _flat(below, f"{place}.{key}" if place else str(key))
-    elif place:
-        yield place, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

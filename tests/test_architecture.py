@@ -27,6 +27,7 @@ TABLE = {
     "options": "pure",
     "policy": "pure",
     "settings": "pure",
+    "rulebook": "pure",
     "gpus": "pure",  # the empty package; its modules follow
     "gpus.slices": "pure",
     "gpus.fit": "pure",
@@ -95,7 +96,7 @@ SIDEWAYS = {
 # What a pure module may not import of the standard library, and must not call: time comes in as an argument.
 IMPURE = {"asyncio", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time", "uuid"}
 CLOCK_CALLS = {"now", "utcnow", "today"}
-PARSERS = {"settings": {"yaml"}, "builds.definition": {"packaging", "yaml"}}
+PARSERS = {"settings": {"yaml"}, "rulebook": {"yaml"}, "builds.definition": {"packaging", "yaml"}}
 
 # Light on purpose: what these reach, through anything they import, comes with the extra of that name. The spawner
 # runs inside the hub.

@@ -1,21 +1,36 @@
 """The rules: resource groups, people's and projects' policies, presets. Only administrators see and change them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from jupyterhub_bkai import settings
-from jupyterhub_bkai.api.operations import Call, Operation
-from jupyterhub_bkai.errors import NotAllowed
+from jupyterhub_bkai import rulebook, settings
+from jupyterhub_bkai.api.operations import Call, Operation, Query, Text
+from jupyterhub_bkai.errors import InvalidOptions, NotAllowed, SettingsError
+
+Rules = dict[str, dict[str, dict[str, Any] | None]]
+
+
+class SettingView(msgspec.Struct):
+    """One place of a rule: its label and help, and what kind of value it has."""
+
+    place: str
+    label: str
+    help: str
+    kind: str
+    choices: list[str]
 
 
 class RulesView(msgspec.Struct):
-    """All rules by kind ("groups", "users", "projects", "presets") and name, as they would stand in the settings file.
-    `revision` changes whenever one of them does.
+    """All rules by kind ("groups", "users", "projects", "presets") and name, as they would stand in the settings file,
+    and what can be said in each. `revision` changes whenever one of them does.
     """
 
     revision: str
     rules: dict[str, dict[str, dict[str, Any]]]
+    fields: dict[str, list[SettingView]]
+    slots: list[str]
 
 
 class Line(msgspec.Struct):
@@ -45,11 +60,16 @@ class Starts(msgspec.Struct):
 
 
 class Change(msgspec.Struct):
-    """Rules to put, by kind and name, or null to remove one; what is not named stays. With `only_check` nothing is
-    changed. `revision` is that of the rules one has seen; without it whatever others did meanwhile is changed over.
+    """Rules to put, by kind and name, or null to remove one; what is not named stays. Or the same as a `text` in YAML,
+    like the settings file; with `prune` the rules of each kind it names are all there are.
+
+    With `only_check` nothing is changed. `revision` is that of the rules one has seen; without it what others did
+    meanwhile is changed over.
     """
 
-    rules: dict[str, dict[str, dict[str, Any] | None]]
+    rules: Rules = {}
+    text: str | None = None
+    prune: bool = False
     revision: str | None = None
     only_check: bool = False
 
@@ -67,42 +87,65 @@ def _administrator(call: Call) -> None:
         raise NotAllowed("Only administrators see and change the rules.")
 
 
-async def show(call: Call) -> RulesView:
+async def show(call: Call) -> RulesView | Text:
     """All rules."""
     _administrator(call)
-    rules = call.context.broker.rules
-    found = {
-        kind: {n: dict(b) for n, b in named.items()} for kind, named in settings.bodies_of(rules).items()
-    }
-    return RulesView(settings.revision(rules), found)
+    broker = call.context.broker
+    found = rulebook.bodies_of(broker.rules)
+    if call.query.get("format") == "yaml":
+        return Text(rulebook.as_yaml(found), "application/yaml; charset=utf-8", "rules.yaml")
+    return RulesView(
+        rulebook.revision(broker.rules),
+        {kind: {name: dict(body) for name, body in named.items()} for kind, named in found.items()},
+        {
+            kind: [SettingView(f.place, f.label, f.help, f.kind, list(f.choices)) for f in fields]
+            for kind, fields in rulebook.FIELDS.items()
+        },
+        list(dict.fromkeys(device.slot for node in broker.nodes for device in node.devices)),
+    )
 
 
 async def change(call: Call) -> Changed:
     """Changes rules, or says what would change by it."""
     _administrator(call)
     broker, body = call.context.broker, call.body
-    _, entries, future = broker.proposed(body.rules)
+    changes = _changes(call)
+    _, entries, future = broker.proposed(changes)
     starts = [broker.records[id] for id in broker.would_start(future) if id in broker.records]
     if body.only_check:
-        found = settings.differences(settings.bodies_of(broker.rules), settings.bodies_of(entries))
+        found = rulebook.differences(rulebook.bodies_of(broker.rules), rulebook.bodies_of(entries))
     else:
-        seen = body.revision or settings.revision(broker.rules)
-        found = await broker.change_rules(body.rules, seen, call.caller.person.name)
+        seen = body.revision or rulebook.revision(broker.rules)
+        found = await broker.change_rules(changes, seen, call.caller.person.name)
     return Changed(
-        settings.revision(broker.rules),
+        rulebook.revision(broker.rules),
         [DifferenceView(d.kind, d.name, d.change, [Line(*line) for line in d.lines]) for d in found],
         [Starts(r.id, r.user, r.server or r.request.name or "default", r.request.group) for r in starts],
     )
 
 
+def _changes(call: Call) -> Mapping[str, Mapping[str, settings.Body | None]]:
+    broker, body = call.context.broker, call.body
+    if body.text is None:
+        found: Mapping[str, Mapping[str, settings.Body | None]] = body.rules
+        return found
+    try:
+        site, bodies = settings.split(body.text)
+    except SettingsError as error:
+        raise InvalidOptions({place: f"{place}: {said}" for place, said in error.problems}) from None
+    later = "this is read when the service starts; write it into its settings file, or leave it out here."
+    other = [key for key, value in site.items() if key != "version" and broker.site.get(key) != value]
+    if other:
+        raise InvalidOptions({key: f"{key}: {later}" for key in other})
+    return rulebook.whole(bodies, broker.rules) if body.prune else bodies
+
+
 OPERATIONS = (
-    Operation("GET", "/rules", "Groups, policies and presets (administrators)", show, RulesView),
     Operation(
-        "PUT",
-        "/rules",
-        "Change groups, policies and presets, or see what would change",
-        change,
-        Changed,
-        Change,
+        "GET", "/rules", "Groups, policies and presets (administrators)", show, RulesView,
+        query=(Query("format", "json or yaml."),),
     ),
-)
+    Operation(
+        "PUT", "/rules", "Change groups, policies and presets, or see what would change", change, Changed, Change
+    ),
+)  # fmt: skip

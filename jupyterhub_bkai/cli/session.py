@@ -122,13 +122,14 @@ def show(name: str) -> None:
 
 @session.command()
 @click.argument("names", metavar="NAME|ID…", nargs=-1, required=True)
+@click.option("--recursive", is_flag=True, help="Also withdraw those that wait for their end.")
 @with_settings
-def stop(names: tuple[str, ...]) -> None:
+def stop(names: tuple[str, ...], recursive: bool) -> None:
     """End running sessions, or withdraw waiting ones."""
 
     async def work(client: "AsyncClient") -> list["Session"]:
         found = [await find(client, name) for name in names]  # all names are right, or nothing is stopped
-        return [one if one.over else await client.stop(one.id) for one in found]
+        return [one if one.over else await client.stop(one.id, recursive=recursive) for one in found]
 
     stopped = call(work)
     if as_json():

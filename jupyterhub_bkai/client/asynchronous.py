@@ -106,13 +106,47 @@ class AsyncClient:
         """One session by its id."""
         return _as(Session, await self._get(_path(id)))
 
-    async def stop(self, id: str, *, exit_code: int | None = None) -> Session:
-        """End a running session, or withdraw a waiting one.
+    async def stop(self, id: str, *, exit_code: int | None = None, recursive: bool = False) -> Session:
+        """End a running session, or withdraw a waiting one; with `recursive` also those that wait for its end.
 
         With `exit_code` it is said to have ended by itself: what it was for is done.
         """
-        body = {} if exit_code is None else {"json": {"exit_code": exit_code}}
-        return _as(Session, await self.wire.json("DELETE", self.wire.api(_path(id)), **body))
+        more: dict[str, Any] = {} if exit_code is None else {"json": {"exit_code": exit_code}}
+        if recursive:
+            more["params"] = {"recursive": "1"}
+        return _as(Session, await self.wire.json("DELETE", self.wire.api(_path(id)), **more))
+
+    # -- rules, for administrators ------------------------------------------------------------
+
+    async def rules(self) -> Json:
+        """Groups, policies and presets, with their `revision`."""
+        return _as(dict[str, Any], await self._get("/rules"))
+
+    async def rules_yaml(self) -> str:
+        """The same as they would stand in the settings file."""
+        response = await self.wire.send("GET", self.wire.api("/rules"), params={"format": "yaml"})
+        return response.text
+
+    async def change_rules(
+        self,
+        rules: Mapping[str, Mapping[str, object]] | None = None,
+        *,
+        text: str | None = None,
+        prune: bool = False,
+        revision: str | None = None,
+        only_check: bool = False,
+    ) -> Json:
+        """Put rules, or remove those that are None; or those of a `text` in YAML. With `only_check` only say what would
+        change, and who would start.
+        """
+        body = {
+            "rules": rules or {},
+            "text": text,
+            "prune": prune,
+            "revision": revision,
+            "only_check": only_check,
+        }
+        return _as(dict[str, Any], await self.wire.json("PUT", self.wire.api("/rules"), json=body))
 
     async def keepalive(self, id: str) -> None:
         """Say that a session created with `keepalive_s` is still wanted."""

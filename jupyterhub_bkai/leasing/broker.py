@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from jupyterhub_bkai import metering, names, policy
-from jupyterhub_bkai import settings as rulebook
+from jupyterhub_bkai import metering, names, policy, rulebook, settings
 from jupyterhub_bkai.clock import Clock, Stamp
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotFound, PublicError, SettingsError
 from jupyterhub_bkai.gpus.fit import Choice, NodeBook
@@ -241,7 +240,7 @@ class Broker:
         settings: policy.Settings,
         clock: Clock,
         entropy: Callable[[int], bytes] = os.urandom,
-        file: tuple[Mapping[str, Any], rulebook.Bodies] | None = None,
+        file: tuple[Mapping[str, Any], settings.Bodies] | None = None,
     ) -> None:
         """`file` is the settings file: what it says of the site, and the rules that seed the database. Without one the
         settings are `settings` for good.
@@ -305,9 +304,14 @@ class Broker:
             log.info("%s %s: as the settings file has it now", change["kind"], change["name"])
         await self.database.write(batch)
 
+    @property
+    def site(self) -> Mapping[str, Any]:
+        """What the settings file says of the site itself, which counts until the service is restarted."""
+        return self._file[0] if self._file is not None else {}
+
     def composed(self, entries: Iterable[rulebook.Entry]) -> policy.Settings:
         """The settings with these rules. Raises `SettingsError`."""
-        return rulebook.compose(self._file[0] if self._file else {}, rulebook.bodies_of(entries))
+        return settings.compose(self.site, rulebook.bodies_of(entries))
 
     async def _read(self) -> None:
         """Takes what the database holds for the truth."""
@@ -708,7 +712,7 @@ class Broker:
         return [holding(r) for id, r in found.items() if r.state not in FINAL and id != without]
 
     async def change_rules(
-        self, changes: Mapping[str, Mapping[str, rulebook.Body | None]], revision: str, who: str
+        self, changes: Mapping[str, Mapping[str, settings.Body | None]], revision: str, who: str
     ) -> list[rulebook.Difference]:
         """Puts or removes rules. Raises `InvalidOptions` with the places that are wrong, `Conflict` when they have been
         changed since `revision`.
@@ -718,7 +722,7 @@ class Broker:
     def _ruling(
         self,
         draft: Draft,
-        changes: Mapping[str, Mapping[str, rulebook.Body | None]],
+        changes: Mapping[str, Mapping[str, settings.Body | None]],
         revision: str,
         who: str,
     ) -> list[rulebook.Difference]:
@@ -733,7 +737,7 @@ class Broker:
         return rulebook.differences(rulebook.bodies_of(self.rules), rulebook.bodies_of(entries))
 
     def proposed(
-        self, changes: Mapping[str, Mapping[str, rulebook.Body | None]]
+        self, changes: Mapping[str, Mapping[str, settings.Body | None]]
     ) -> tuple[list[rulebook.Entry], tuple[rulebook.Entry, ...], policy.Settings]:
         """What changed rules would be: the entries that change, all of them then, and the settings they make. Raises
         `InvalidOptions`.

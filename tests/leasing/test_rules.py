@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from jupyterhub_bkai import settings
+from jupyterhub_bkai import rulebook, settings
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, PolicyDenied, SettingsError, Unavailable
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.lifecycle import Cause, State
@@ -46,8 +46,8 @@ def a_site(database_url: str) -> OpenSite:
     return opened
 
 
-async def put(broker: Broker, **kinds: dict[str, dict[str, object] | None]) -> list[settings.Difference]:
-    return await broker.change_rules(kinds, settings.revision(broker.rules), "root")
+async def put(broker: Broker, **kinds: dict[str, dict[str, object] | None]) -> list[rulebook.Difference]:
+    return await broker.change_rules(kinds, rulebook.revision(broker.rules), "root")
 
 
 def states(broker: Broker) -> dict[str, str]:
@@ -93,11 +93,11 @@ async def test_a_file_that_contradicts_what_is_kept_changes_nothing(a_site: Open
 
 async def test_who_saw_old_rules_changes_nothing(a_site: OpenSite) -> None:
     async with a_site() as broker:
-        seen = settings.revision(broker.rules)
+        seen = rulebook.revision(broker.rules)
         await broker.change_rules({"users": {"ada": {"max_priority": 50}}}, seen, "root")
         with pytest.raises(Conflict, match="Somebody else"):
             await broker.change_rules({"users": {"ada": {"max_priority": 60}}}, seen, "eve")
-        seen = settings.revision(broker.rules)
+        seen = rulebook.revision(broker.rules)
         answers = await asyncio.gather(
             broker.change_rules({"users": {"ada": {"max_priority": 60}}}, seen, "root"),
             broker.change_rules({"users": {"ada": {"max_priority": 70}}}, seen, "eve"),
@@ -109,7 +109,7 @@ async def test_who_saw_old_rules_changes_nothing(a_site: OpenSite) -> None:
 
 async def test_wrong_rules_name_every_place_and_change_nothing(a_site: OpenSite) -> None:
     async with a_site() as broker:
-        before = settings.revision(broker.rules)
+        before = rulebook.revision(broker.rules)
         with pytest.raises(InvalidOptions) as refused:
             await put(
                 broker,
@@ -130,7 +130,7 @@ async def test_wrong_rules_name_every_place_and_change_nothing(a_site: OpenSite)
             "users.ada.limits.total.fgpu",
             "users.ada.priority",
         }
-        assert settings.revision(broker.rules) == before
+        assert rulebook.revision(broker.rules) == before
 
 
 async def test_a_write_whose_end_is_unknown_leaves_what_is_on_disk(
@@ -348,7 +348,7 @@ def test_differences_name_each_place() -> None:
         "users": {"x": {}},
     }
     after = {"groups": {"a": {"title": "A", "limits": {"total": {"cpu": 2}}}, "b": {}}}
-    found = settings.differences(before, after)
+    found = rulebook.differences(before, after)
     assert [(d.kind, d.name, d.change) for d in found] == [
         ("groups", "a", "changed"),
         ("groups", "b", "added"),
