@@ -48,6 +48,7 @@ def routes(context: Context, prefix: str) -> list[Any]:
         (prefix.rstrip("/"), web.RedirectHandler, {"url": prefix, "permanent": False}),
         (prefix, SessionsPage, {"environment": environment}),
         (f"{prefix}admin/queue", QueuePage, {"environment": environment}),
+        (f"{prefix}admin/policies", PoliciesPage, {"environment": environment}),
         (f"{prefix}form/check", FormCheck),
         (f"{prefix}static/(.*)", Static, {"path": str(STATIC)}),
     ]
@@ -152,6 +153,12 @@ class QueuePage(HubPage):
     """What waits and why, and who holds what on each device."""
 
     template, title, administrators = "bkai/queue.html", "Queue and devices", True
+
+
+class PoliciesPage(HubPage):
+    """Groups, policies and presets."""
+
+    template, title, administrators = "bkai/policies.html", "Policies", True
 
 
 def static_url(hub: str) -> Callable[..., str]:

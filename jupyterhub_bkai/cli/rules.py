@@ -1,5 +1,6 @@
 """`bkai admin rules` and `bkai admin apply`: groups, policies and presets as a text, and changed by one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,7 +65,7 @@ def apply(file: IO[str], prune: bool, yes: bool, check: bool) -> None:
         click.echo("Changed.")
 
 
-def show(found: dict[str, Any]) -> None:
+def show(found: Mapping[str, Any]) -> None:
     """What differs, place by place, and who starts."""
     if not found["differences"]:
         click.echo("Nothing differs: the rules are so already.")

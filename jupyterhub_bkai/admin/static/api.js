@@ -1,9 +1,10 @@
 // The service's REST interface from its own page: one login, one token against forged requests, one form of errors.
 
 export class Refusal extends Error {
-  constructor(status, message) {
+  constructor(status, message, fields = {}) {
     super(message);
     this.status = status;
+    this.fields = fields;
   }
 }
 
@@ -29,6 +30,6 @@ export class Api {
     });
     if (answer.ok) return answer;
     const body = await answer.json().catch(() => null);
-    throw new Refusal(answer.status, body?.error?.message ?? `the service answered ${answer.status}`);
+    throw new Refusal(answer.status, body?.error?.message ?? `the service answered ${answer.status}`, body?.error?.fields);
   }
 }
