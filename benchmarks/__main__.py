@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-NAMES = ("fit", "openb", "grants", "start", "service")
+NAMES = ("fit", "openb", "grants", "why", "start", "service")
 
 
 def main() -> int:

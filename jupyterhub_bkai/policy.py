@@ -153,12 +153,17 @@ class Holding:
     group: str
     project: str | None
     waiting: bool
-    amounts: Amounts
+    request: Request
 
     @classmethod
     def of(cls, user: str, request: Request, *, waiting: bool) -> "Holding":
         """What a person's request counts."""
-        return cls(user, request.group, request.project, waiting, needs(request))
+        return cls(user, request.group, request.project, waiting, request)
+
+    @property
+    def amounts(self) -> Amounts:
+        """What it counts for; read only where there is a limit."""
+        return needs(self.request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +214,11 @@ def _check_clause(clause: _Clause, asked: Amounts, count: int, unit: Unit) -> No
             f"{title} {amount_text(over.name, over.most, unit)} in a session; "
             f"this asks for {amount_text(over.name, over.asked, unit)}.",
         )
-    if over := excess(limits.total, total(h.amounts for h in clause.mine), asked, count):
+    live = total(h.amounts for h in clause.mine) if limits.total else {}
+    if over := excess(limits.total, live, asked, count):
         raise _denied(_field(over), f"{title} {_left(over, unit, 'at a time; you can have')}")
     # Whether they start at once is not known yet, so all of them count.
-    waiting = total(h.amounts for h in clause.mine if h.waiting)
+    waiting = total(h.amounts for h in clause.mine if h.waiting) if limits.pending else {}
     if over := excess(limits.pending, waiting, asked, count):
         raise _denied(_field(over), f"{title} {_left(over, unit, 'waiting at a time; you can ask for')}")
     # What waits only for its own end would wait for ever.

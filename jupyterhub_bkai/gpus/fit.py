@@ -8,6 +8,7 @@ in the order in which a choice looks for it, so that a choice looks at a few dev
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -360,17 +361,17 @@ class Books:
         """What binds a request that finds no place: the accelerator where no node has enough of it, else processors,
         else memory.
         """
-        nodes = [book for book in self._nodes.values() if book.open]
+        nodes = [self._nodes[entry[2]] for entry in self._order]
         if not nodes:
             return Shortage("node", Fraction(1), Fraction(0))
         if wish is not None:
-            counts = {book.node: len(pieces(book, wish)) for book in nodes}
-            if max(counts.values()) < wish.count:
-                free = max(
-                    (d.free_share for b in nodes for d in b.devices if _of(d.device, wish)),
-                    default=Fraction(0),
-                )
-                return Shortage("accelerator", wish.share, free, max(counts.values()), wish.count)
+            found = self._slots.get(wish.slot, _Kinds())
+            counts = Counter(entry[2] for kind in _ranked(found, wish) for entry in found.entries[kind])
+            most = max(counts.values(), default=0)
+            if most < wish.count:
+                mine = (kind for kind in reversed(found.kinds) if not wish.models or kind[1] in wish.models)
+                free = next((found.books[kind].free_share for kind in mine), Fraction(0))
+                return Shortage("accelerator", wish.share, free, most, wish.count)
             nodes = [book for book in nodes if counts[book.node] >= wish.count]
         cpu = max(book.cpu_milli for book in nodes)
         if cpu < cpu_milli:
@@ -458,7 +459,7 @@ def has_room(book: NodeBook, wish: Wish | None, cpu_milli: int, memory_mib: int)
     return False
 
 
-def _ranked(found: _Kinds, wish: Wish, placement: Placement) -> Iterable[Kind]:
+def _ranked(found: _Kinds, wish: Wish, placement: Placement = Placement.PACK) -> Iterable[Kind]:
     """The kinds with room for the wish, those that leave least first (or last)."""
     # Of one MIG profile every device has as much less afterwards.
     kinds = found.kinds[0 if wish.profile else bisect_left(found.kinds, (float(wish.share),)) :]

@@ -701,14 +701,15 @@ class Broker:
     ) -> list[policy.Holding]:
         """What counts beside a request: its owner's live ones, and those of its project where that has a policy."""
         drafted = draft.changed if draft is not None else {}
+        shared = request.project if self.settings.of_project(request.project) is not None else None
+
+        def counts(record: Record) -> bool:
+            return record.user == user or (shared is not None and record.request.project == shared)
+
         found = {record.id: record for record in self.of_user(user)}
-        if self.settings.of_project(request.project) is not None:
-            found = {
-                id: r
-                for id, r in self.records.items()
-                if r.user == user or r.request.project == request.project
-            }
-        found |= drafted
+        if shared is not None:
+            found = {id: record for id, record in self.records.items() if counts(record)}
+        found |= {id: record for id, record in drafted.items() if counts(record)}
         return [holding(r) for id, r in found.items() if r.state not in FINAL and id != without]
 
     async def change_rules(

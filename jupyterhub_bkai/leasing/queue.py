@@ -20,6 +20,7 @@ from enum import StrEnum
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from math import log
+from operator import itemgetter
 
 from jupyterhub_bkai.leasing.caps import Amounts
 from jupyterhub_bkai.model import Request, Wish
@@ -147,11 +148,22 @@ class Line:
         """Everybody in the order in which they start if nobody comes or goes; `weigh` is what a start adds to a
         person's score.
         """
+        if not self.discipline.by_person:
+            return (self.items[key[2]] for key in self._keys)
+        # What one person waits for starts in the order of the keys, at scores that only grow: all of it is merged by
+        # sorting.
+        scores: dict[str, float] = {}
         added: dict[str, float] = {}
-        going = self.round(lambda user: score(user) + added.get(user, 0.0))
-        while (item := going.next()) is not None:
-            yield item
-            added[item.user] = added.get(item.user, 0.0) + weigh(item)
+        rows = []
+        for key in self._keys:
+            item = self.items[key[2]]
+            user = item.user
+            if user not in scores:
+                scores[user], added[user] = score(user), 0.0
+            rows.append((key[0], scores[user] + added[user], key[1], item))
+            added[user] += weigh(item)
+        rows.sort(key=itemgetter(0, 1, 2))
+        return (row[3] for row in rows)
 
     def key(self, item: Waiting) -> Key:
         """Where it stands among requests that are served alike; the smaller the sooner."""
@@ -180,7 +192,7 @@ class Round:
         """The next one, or None after the last."""
         while self._heap:
             priority, score, order, key, lane = heappop(self._heap)
-            if lane[1] in self._passed:
+            if self._passed and lane[1] in self._passed:
                 continue
             now = self._score(lane[0])
             if now > score:  # its person got something in this round

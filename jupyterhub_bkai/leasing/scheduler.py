@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from math import inf
 
 from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, has_room, pieces
 from jupyterhub_bkai.leasing.caps import Amounts, Cap, Excess, excess, needs
@@ -742,10 +743,14 @@ class Scheduler:
         """A group's queue, next first."""
         hall = self.halls[group]
 
+        cpu, memory = hall.totals.get("cpu") or inf, hall.totals.get("memory") or inf
+
         def weigh(item: Waiting) -> float:
-            request, wish = item.request, item.request.wish
-            devices = {wish.slot: float(wish.share) * wish.count} if wish is not None else {}
-            return self.share(group, request.cpu_milli, request.memory_mib, devices)
+            request = item.request
+            part = max(request.cpu_milli / cpu, request.memory_mib / memory)
+            if (wish := request.wish) is not None and (there := hall.totals.get(wish.slot)):
+                part = max(part, wish.share.numerator / wish.share.denominator * wish.count / there)
+            return part
 
         return hall.line.order(self.score(hall, now_ms), weigh)
 
