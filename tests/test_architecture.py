@@ -36,6 +36,7 @@ TABLE = {
     "leasing.caps": "pure",
     "leasing.queue": "pure",
     "leasing.scheduler": "pure",
+    "leasing.extension": "pure",
     "leasing.offers": "pure",
     "leasing.leftover": "pure",
     "leasing.switches": "pure",
@@ -59,6 +60,7 @@ TABLE = {
     "gpus.inventory": "doer",
     "leasing.broker": "doer",
     "leasing.closing": "doer",
+    "leasing.lasting": "doer",
     "leasing.tally": "doer",
     "leasing.reconcile": "doer",
     "builds.": "doer",  # everything in the package that is not named above

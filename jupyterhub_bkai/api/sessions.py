@@ -11,9 +11,10 @@ from jupyterhub_bkai.api import asking, views
 from jupyterhub_bkai.api.operations import Call, Event, Operation, Query, Text
 from jupyterhub_bkai.api.switches import administrators
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotAllowed, NotFound
-from jupyterhub_bkai.leasing import closing
+from jupyterhub_bkai.leasing import closing, lasting
 from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause, State
 from jupyterhub_bkai.names import is_lease_id
+from jupyterhub_bkai.options import MAX_DURATION_S, seconds, shown
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.records import Record
 
@@ -84,6 +85,20 @@ class Priority(msgspec.Struct):
     """Who is served first: 0 to 100, usually 10; a higher one is always served before a lower one."""
 
     priority: Annotated[int, msgspec.Meta(ge=0, le=100)]
+
+
+class Extend(msgspec.Struct):
+    """For how much longer a running session goes on, such as "2h" or "30m"."""
+
+    by: Annotated[str, msgspec.Meta(max_length=40)]
+
+
+class Room(msgspec.Struct):
+    """By how many seconds a running session can be extended now, until when that is, and why not for longer."""
+
+    seconds: int
+    until: str
+    why: str
 
 
 class Story(msgspec.Struct):
@@ -209,6 +224,25 @@ async def prioritise(call: Call) -> views.Session:
     return view(call, call.context.broker.records.get(record.id, changed))
 
 
+async def room(call: Call) -> Room:
+    """By how much a running session can be extended."""
+    record = await find(call)
+    bound = lasting.bound(call.context.broker, record, call.context.now_ms())
+    left_s = bound.left_s(lasting.deadline_of(record))
+    return Room(left_s, views.iso(bound.until_ms) or "", bound.why)
+
+
+async def extend(call: Call) -> views.Session:
+    """Gives a running session more time, while nobody who waits starts later for it."""
+    record = await own(call)
+    by_s = seconds(call.body.by)
+    if by_s is None or by_s > MAX_DURATION_S:
+        raise InvalidOptions({"by": f"by: “{shown(call.body.by)}” is not a time such as 30m or 2h."})
+    broker, who = call.context.broker, call.caller.person.name
+    longer = await broker.submit(lasting.extend(broker, record.id, by_s, who))
+    return view(call, broker.records.get(record.id, longer))
+
+
 async def keepalive(call: Call) -> None:
     """Somebody is still there."""
     record = await own(call)
@@ -317,6 +351,8 @@ OPERATIONS = (
     ),
     Operation("GET", f"{_ID}/offers", "With which changes a waiting session would start at once", offered, Offers),
     Operation("POST", f"{_ID}/offers", "Take one of these changes", take, views.Session, Taken),
+    Operation("GET", f"{_ID}/extend", "By how much a running session can be extended, and why not more", room, Room),
+    Operation("POST", f"{_ID}/extend", "Give a running session more time", extend, views.Session, Extend),
     Operation("POST", f"{_ID}/keepalive", "Keep a session asked for with keepalive_s", keepalive, status=204),
     Operation("GET", f"{_ID}/events", "A session now and at every change", follow, views.Session, stream=True),
     Operation("GET", f"{_ID}/transitions", "Every move of a session: when, who, why", story, Story),

@@ -141,6 +141,26 @@ def stop(names: tuple[str, ...], recursive: bool) -> None:
 
 @session.command()
 @click.argument("name", metavar="NAME|ID")
+@click.argument("by", metavar="TIME")
+@with_settings
+def extend(name: str, by: str) -> None:
+    """Give a running session more time, such as 2h or 30m.
+
+    Where somebody waits for what it holds, it can go on until their turn; the refusal says for how long.
+    """
+
+    async def work(client: "AsyncClient") -> "Session":
+        return await client.extend((await find(client, name)).id, by)
+
+    one = call(work)
+    if as_json():
+        print_json(one.raw)
+    else:
+        click.echo(f"{plain(one.title)}: ends {ago(one.deadline)}")
+
+
+@session.command()
+@click.argument("name", metavar="NAME|ID")
 @click.option("--tail", type=click.IntRange(1), metavar="LINES", help="Only the last lines.")
 @with_settings
 def logs(name: str, tail: int | None) -> None:

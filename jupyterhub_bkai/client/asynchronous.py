@@ -152,6 +152,10 @@ class AsyncClient:
         """Say that a session created with `keepalive_s` is still wanted."""
         await self.wire.send("POST", self.wire.api(_path(id, "keepalive")))
 
+    async def extend(self, id: str, by: str) -> Session:
+        """Give a running session more time, such as "2h". Raises `Refused` with the most there could be."""
+        return _as(Session, await self._post(_path(id, "extend"), {"by": by}))
+
     async def transitions(self, id: str) -> tuple[Transition, ...]:
         """Every step of a session's life: when, from what to what, by whom and why."""
         return _items(Transition, await self._get(_path(id, "transitions")), "transitions")

@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import count
 from types import TracebackType
@@ -25,6 +25,7 @@ from jupyterhub_bkai.client.fakehttp import Answer, Server, Transport
 from jupyterhub_bkai.client.nouns import ENDED
 
 API = "/services/bkai/api/v1"
+_UNITS = {"h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
 
 
 def _json(value: object, status: int = 200) -> Answer:
@@ -90,6 +91,17 @@ class FakeService:
             "stopped" if exit_code is None or waiting else "exited",
         )
         self._grant()
+
+    def extend(self, id: str, by: str) -> Answer:
+        """A session that has a deadline has a later one; nobody here is kept waiting by it."""
+        session = self.sessions[id]
+        if not session.get("deadline") or session["state"] != "RUNNING":
+            return _refusal(409, "no-deadline", "It has no end, so there is nothing to extend.")
+        if by[-1:] not in _UNITS or not by[:-1].isdecimal():
+            return _refusal(400, "invalid-options", f"by: “{by}” is not a time such as 30m or 2h.")
+        later = datetime.fromisoformat(session["deadline"]) + int(by[:-1]) * _UNITS[by[-1]]
+        session |= {"deadline": later.isoformat(timespec="milliseconds"), "warning": None}
+        return _json(session)
 
     def move(self, id: str, state: str, why: str = "") -> None:
         """Put a session into a state, as if it had come there."""
@@ -206,6 +218,7 @@ class FakeService:
         pages: dict[str, Callable[[], Answer]] = {
             "": lambda: _json(self.sessions[id]),
             "keepalive": lambda: Answer(204),
+            "extend": lambda: self.extend(id, str(given.get("by"))),
             "transitions": lambda: _json({"transitions": self.history[id]}),
             "logs": lambda: Answer(body=b"the session started\n", kind="text/plain"),
             "events": lambda: Answer(kind="text/event-stream", stream=self._events(id)),

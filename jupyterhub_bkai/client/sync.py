@@ -100,6 +100,7 @@ class Client:
     sessions = _blocking(AsyncClient.sessions)
     session = _blocking(AsyncClient.session)
     stop = _blocking(AsyncClient.stop)
+    extend = _blocking(AsyncClient.extend)
     keepalive = _blocking(AsyncClient.keepalive)
     transitions = _blocking(AsyncClient.transitions)
     logs = _blocking(AsyncClient.logs)

@@ -118,6 +118,13 @@ class Draft:
         self._note(changed, record.state, who, why)
         return changed
 
+    def postpone(self, record: Record, deadline_ms: int, who: str, why: str) -> Record:
+        """A running session ends later."""
+        longer = replace(record, deadline_ms=deadline_ms)
+        self.put(longer)
+        self._note(longer, record.state, who, why)
+        return longer
+
     def rule(self, new: Sequence[rulebook.Entry], entries: tuple[rulebook.Entry, ...], who: str) -> None:
         """Rules changed; `entries` are all that there are then."""
         for entry in new:
@@ -462,6 +469,10 @@ class Broker:
         else:
             return False
         return True
+
+    def expect(self, record: Record, now_ms: int) -> None:
+        """Counts another end of what somebody holds in the books, before it is written; a failed write undoes it."""
+        self.scheduler.hold(self._held(record, self.settings), now_ms)
 
     def _keep(self, record: Record) -> None:
         self.records[record.id] = record

@@ -683,6 +683,15 @@ class Scheduler:
                 book = book.give_back(held.cpu_milli, held.memory_mib, held.slices)
         return book
 
+    def alone(self, book: NodeBook, request: Request) -> Choice | None:
+        """What a request gets on a node as it is, or None."""
+        return _alone(book, request)
+
+    def awaited(self, held: Held) -> list[str]:
+        """For which of what it counts for somebody else waits, because so much of that runs."""
+        blocked = {key for item, key, _ in self._capped.values() if item.user != held.user}
+        return [key for key in held.caps if key in blocked]
+
     def _most_promising(self, hall: Hall, item: Waiting) -> str | None:
         """Of the nodes that would do if they were empty, the one that has most of what is asked for already.
 

@@ -6,6 +6,7 @@ import resource
 import socket
 import stat
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_wrong_command_line(bkai: Bkai, arguments: list[str], sentence: str) -
     assert as_json.returncode == 2
     assert json.loads(as_json.stderr)["error"]["reason"] == "usage"
     assert as_json.stdout == ""
+
+
+def test_more_time(bkai: Bkai, service: FakeService) -> None:
+    made = json.loads(bkai("session", "create", "--json").stdout)["sessions"][0]
+    refused = bkai("session", "extend", "s1", "2h")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "It has no end, so there is nothing to extend." in refused.stderr
+    soon = datetime.now(UTC) + timedelta(minutes=9, seconds=30)
+    service.sessions[made["id"]]["deadline"] = soon.isoformat()
+    assert bkai("session", "extend", "s1", "2h").stdout.startswith("s1: ends in 2 h 9 min")
+    longer = json.loads(bkai("session", "extend", "s1", "1h", "--json").stdout)
+    assert datetime.fromisoformat(longer["deadline"]) - soon < timedelta(hours=3, seconds=1)
+    assert "is not a time" in bkai("session", "extend", "s1", "long").stderr
 
 
 def test_a_group_alone_explains_itself(bkai: Bkai) -> None:
