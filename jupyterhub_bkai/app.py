@@ -27,7 +27,7 @@ from jupyterhub_bkai.admin import pages
 from jupyterhub_bkai.api import openapi, trusted
 from jupyterhub_bkai.api.auth import OAuthCallback, hub_oauth
 from jupyterhub_bkai.api.context import Context, Realised
-from jupyterhub_bkai.api.operations import MAX_BODY, Nothing, Operation, OperationHandler
+from jupyterhub_bkai.api.operations import MAX_BODY, MAX_READ, Nothing, Operation, OperationHandler
 from jupyterhub_bkai.api.tickets import Tickets
 from jupyterhub_bkai.builds import catalog, foundation
 from jupyterhub_bkai.builds.environment import Environments
@@ -304,7 +304,7 @@ def _log_call(handler: web.RequestHandler) -> None:
 
 
 def _listen(app: web.Application, port: int) -> HTTPServer:
-    server = HTTPServer(app, xheaders=True, max_body_size=2 * MAX_BODY)
+    server = HTTPServer(app, xheaders=True, max_body_size=MAX_READ)
     server.listen(port, "127.0.0.1")
     return server
 

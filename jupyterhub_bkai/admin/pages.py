@@ -17,7 +17,7 @@ from tornado import web
 from jupyterhub_bkai.api import asking
 from jupyterhub_bkai.api.auth import HubLogin
 from jupyterhub_bkai.api.context import Context
-from jupyterhub_bkai.api.operations import encode, error_body, read_json, to_public
+from jupyterhub_bkai.api.operations import BoundedBody, encode, error_body, read_json, to_public
 from jupyterhub_bkai.api.site import offer_json
 from jupyterhub_bkai.errors import PublicError
 from jupyterhub_bkai.model import Person
@@ -166,7 +166,7 @@ def static_url(hub: str) -> Callable[..., str]:
     return lambda path, include_version=True: f"{hub}static/{path}"
 
 
-class FormCheck(web.RequestHandler):
+class FormCheck(BoundedBody):
     """The form's live answer: what would happen, and what is free now. The ticket says for whom."""
 
     @property
@@ -192,7 +192,7 @@ class FormCheck(web.RequestHandler):
         person = context.tickets.read(self.request.headers.get("X-Bkai-Ticket", ""), context.now_ms())
         if person is None:
             raise TicketRefused("This page is old; reload it.")
-        raw = read_json(self.request.body, Options).options
+        raw = read_json(self.body, Options).options
         errors, outlook = asking.check(context, person, raw)
         return {
             "errors": errors,

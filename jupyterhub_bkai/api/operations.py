@@ -22,6 +22,9 @@ from jupyterhub_bkai.options import shown
 
 log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
+#: Up to here a body that is too large is read and thrown away, so that whoever sent it gets the sentence, and not a
+#: broken connection.
+MAX_READ = 16 << 20
 #: A stream ends after so many seconds and is asked for again: who has logged out meanwhile is then refused.
 STREAM_S = 600.0
 
@@ -121,7 +124,22 @@ def read_json(raw: bytes, shape: Any) -> Any:
         raise InvalidOptions({"body": f"The request's body cannot be read: {error}."}) from None
 
 
-class OperationHandler(HubLogin):
+@web.stream_request_body
+class BoundedBody(web.RequestHandler):
+    """A handler that keeps no more of a body than it will read: `read_json` refuses what is longer."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """A part of the body, as it comes."""
+        kept = self.__dict__.setdefault("_kept", bytearray())
+        kept += chunk[: MAX_BODY + 1 - len(kept)]
+
+    @property
+    def body(self) -> bytes:
+        """What came."""
+        return bytes(self.__dict__.get("_kept", b""))
+
+
+class OperationHandler(BoundedBody, HubLogin):
     """Serves the operations of one path."""
 
     def initialize(self, operations: Mapping[str, Operation]) -> None:
@@ -157,7 +175,7 @@ class OperationHandler(HubLogin):
         if self.caller is None:
             raise NotLoggedIn("Log in to the Hub, or send a token it knows as “Authorization: token …”.")
         query = {name: self._parameter(name) for name in self.request.query_arguments}
-        body = read_json(self.request.body, operation.body) if operation.body is not None else None
+        body = read_json(self.body, operation.body) if operation.body is not None else None
         result = await operation.run(Call(self.context, self.caller, path, query, body))
         if operation.stream:
             await self._stream(result)

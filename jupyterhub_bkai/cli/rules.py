@@ -55,7 +55,9 @@ def apply(file: IO[str], prune: bool, yes: bool, check: bool) -> None:
             raise Refused(
                 "There is nobody to ask when the file is standard input; add --yes.", reason="not-asked"
             )
-        click.confirm("Change this?", abort=True)
+        if not click.confirm("Change this?"):
+            click.echo("Nothing was changed.")
+            click.get_current_context().exit(1)
     elif not yes:
         raise Refused("With --json nobody is asked; add --yes, or --check to only look.", reason="not-asked")
     done = call(lambda client: client.change_rules(text=text, prune=prune, revision=found["revision"]))
