@@ -185,7 +185,8 @@ def _queued(context: Context, record: Record) -> dict[str, Any]:
     note = context.broker.progress.get(record.id)
     group = context.settings.group(record.request.group)
     title = group.title if group else record.request.group
-    message = f"Waiting, number {position} in {title}. {note.message if note else why}"
+    place = f"number {position} in {title}" if position else f"not yet in the queue of {title}"
+    message = f"Waiting, {place}. {note.message if note else why}"
     return {
         "event": "queued",
         "request": record.id,

@@ -78,7 +78,7 @@ function Waiting({
   const progress = session.progress?.message;
   if (session.state === 'PENDING') {
     const place =
-      session.position === null ? null : trans.__('Number %1 in the queue.', session.position);
+      session.position ? trans.__('Number %1 in the queue.', session.position) : null;
     return <p className="bkai-quiet">{[place, session.why].filter(Boolean).join(' ')}</p>;
   }
   return session.state !== 'RUNNING' && progress ? <p className="bkai-quiet">{progress}</p> : null;
