@@ -30,7 +30,10 @@ def require_built() -> None:
 
 def data_files() -> list[tuple[str, list[str]]]:
     """The files beside the packages, each under the folder of `sys.prefix` it belongs in."""
-    listed = [("etc/jupyter/jupyter_server_config.d", ["etc/jupyter_server_config.d/jupyterhub_bkai.json"])]
+    listed = [
+        ("etc/jupyter/jupyter_server_config.d", ["etc/jupyter_server_config.d/jupyterhub_bkai.json"]),
+        ("share/bkai/grafana", ["etc/grafana/bkai.json"]),
+    ]
     built = [file for file in (HERE / LABEXTENSION).rglob("[!.]*") if file.is_file()]
     folders = sorted({file.parent for file in built})
     for folder in folders:

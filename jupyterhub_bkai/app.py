@@ -24,7 +24,7 @@ from tornado.httpserver import HTTPServer
 
 from jupyterhub_bkai import policy, sessionlogs, settings, shipped
 from jupyterhub_bkai.admin import pages
-from jupyterhub_bkai.api import openapi, trusted
+from jupyterhub_bkai.api import metrics, openapi, trusted
 from jupyterhub_bkai.api.auth import OAuthCallback, hub_oauth
 from jupyterhub_bkai.api.context import Context, Realised
 from jupyterhub_bkai.api.operations import MAX_BODY, MAX_READ, Nothing, Operation, OperationHandler
@@ -281,11 +281,13 @@ def application(context: Context, auth: Any, cookie_key: bytes) -> web.Applicati
         [
             *routes(openapi.OPERATIONS),
             (f"{PREFIX}oauth_callback", OAuthCallback),
+            (f"{PREFIX}metrics", metrics.Metrics),
             *pages.routes(context, PREFIX),
             (f"{PREFIX}api/.*", Nothing, {"operations": {}}),
         ],
         context=context,
         hub_auth=auth,
+        metrics=metrics.collectors(context),
         cookie_secret=cookie_key,
         # Not tornado's own check (`xsrf_cookies`), which knows no tokens: HubOAuth makes it whenever a cookie is what
         # says who calls, and takes a call without it for one without a login.

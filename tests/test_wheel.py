@@ -85,6 +85,7 @@ def test_nothing_of_the_packages_is_left_out(folder: str, target: str, wheel: Pa
 def test_proxy_and_configuration_are_inside(wheel: Path) -> None:
     inside = names(wheel)
     assert SERVER_CONFIG in inside
+    assert "data/share/bkai/grafana/bkai.json" in inside
     for part in ("configurable-http-proxy.js", "THIRD-PARTY-LICENSES.txt", "error/503.html"):
         assert f"jupyterhub_bkai/_proxy/{part}" in inside
 

@@ -1,6 +1,7 @@
 """From raw options to a recorded wish: the same few steps for the Hub's form, REST, the command line and JupyterLab."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -155,15 +156,28 @@ async def ask(
     who: str = "",
 ) -> list[Record]:
     """Checks and records a wish. `server` None takes the asked name, or the first free one."""
-    request = parse(context, person, raw)
-    if server is None and request.name:
-        if request.name in _taken(context, person):
-            sentence = _in_use(request.name)
-            raise Conflict(sentence, fields={"name": sentence})
-        server = request.name
-    return await context.broker.ask(
-        person, server, request, awaited=awaited, keepalive_s=keepalive_s, who=who
-    )
+    with _counted(context, raw):
+        request = parse(context, person, raw)
+        if server is None and request.name:
+            if request.name in _taken(context, person):
+                sentence = _in_use(request.name)
+                raise Conflict(sentence, fields={"name": sentence})
+            server = request.name
+        return await context.broker.ask(
+            person, server, request, awaited=awaited, keepalive_s=keepalive_s, who=who
+        )
+
+
+@contextmanager
+def _counted(context: Context, raw: Mapping[str, Any]) -> Iterator[None]:
+    """Counts a refusal under the group that was asked for, if there is such a one."""
+    try:
+        yield
+    except PublicError as error:
+        group = raw.get("group") or "default"
+        known = isinstance(group, str) and group in context.broker.scheduler.halls
+        context.broker.tally.refused(group if known else "unknown", error.reason)
+        raise
 
 
 def _taken(context: Context, person: Person) -> set[str]:

@@ -25,6 +25,8 @@ def devices() -> None:
         return
     for number, node in enumerate(nodes):
         click.echo("\n" * bool(number) + _headline(node))
+        if node.drained:
+            click.echo(f"drained: {plain(node.drained.why)}")
         if node.devices:
             click.echo(
                 table(
@@ -56,7 +58,7 @@ def _headline(node: "Node") -> str:
 
 
 def _row(device: "Device") -> tuple[object, ...]:
-    free = "broken" if not device.healthy else _percent(device.share_free)
+    free = "broken" if not device.healthy else "drained" if device.drained else _percent(device.share_free)
     used = f"{memory(device.booked_mib)} of {memory(device.memory_mib)}"
     held = ", ".join(f"{piece.user or 'somebody'} {_percent(piece.share)}" for piece in device.slices)
     return device.index, device.slot, device.model, free, used, held

@@ -14,12 +14,15 @@ def queue() -> None:
     if as_json():
         print_json({"groups": [group.raw for group in groups]})
         return
-    waiting = [group for group in groups if group.waiting]
-    for group in waiting:
+    for group in [group for group in groups if group.waiting or group.held]:
         if len(groups) > 1:
             click.echo(click.style(plain(group.name), bold=True))
+        if group.held:
+            click.echo(f"held: {plain(group.held.why)}")
+        if not group.waiting:
+            continue
         rows = [(w.position, w.user or "", w.asked or "", ago(w.since), w.why or "") for w in group.waiting]
         headings = ("POSITION", "USER", "ASKED FOR", "ASKED", "WAITS BECAUSE")
         click.echo(table(headings, rows, columns=available(), prose="WAITS BECAUSE"))
-    if not waiting:
+    if not any(group.waiting for group in groups):
         click.echo("Nobody is waiting.")

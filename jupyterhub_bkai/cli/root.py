@@ -25,7 +25,11 @@ COMMANDS = {
     "devices": ("devices", "devices", "Show the machines, their accelerators and what is booked on them."),
     "queue": ("queue", "queue", "Show who waits for what, in order."),
     "usage": ("usage", "usage", "Sum up what was booked and used."),
-    "admin": ("admin", "admin", "What administrators do: policies, and more."),
+    "admin": (
+        "admin",
+        "admin",
+        "Change the rules, drain machines and devices, hold groups, change priorities; for administrators.",
+    ),
     "up": ("up", "up", "Start a hub with everything it needs on this machine."),
 }
 

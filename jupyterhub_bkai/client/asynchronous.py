@@ -15,6 +15,7 @@ from jupyterhub_bkai.client import sse
 from jupyterhub_bkai.client.errors import BkaiError, Refused, ServerProblem, Unreachable
 from jupyterhub_bkai.client.nouns import (
     Check,
+    Closed,
     Info,
     Json,
     Me,
@@ -225,6 +226,40 @@ class AsyncClient:
         """Who waits, per resource group, in order, and what for."""
         return _items(Queue, await self._get("/queue"), "groups")
 
+    # -- for administrators -------------------------------------------------------------------
+
+    async def drain_node(self, name: str, why: str) -> Closed:
+        """Start nothing new on a machine; what runs there goes on, and who waits reads `why`."""
+        return await self._close(_path(name, "drain", under="nodes"), why)
+
+    async def undrain_node(self, name: str) -> None:
+        """Let a machine take sessions again."""
+        await self.wire.send("DELETE", self.wire.api(_path(name, "drain", under="nodes")))
+
+    async def drain_device(self, id: str, why: str) -> Closed:
+        """Start nothing new on a device; who holds a part of it goes on."""
+        return await self._close(_path(id, "drain", under="devices"), why)
+
+    async def undrain_device(self, id: str) -> None:
+        """Let a device be given out again."""
+        await self.wire.send("DELETE", self.wire.api(_path(id, "drain", under="devices")))
+
+    async def hold_group(self, name: str, why: str) -> Closed:
+        """Start nothing new in a resource group; people can go on asking, and wait."""
+        return await self._close(_path(name, "hold", under="groups"), why)
+
+    async def release_group(self, name: str) -> None:
+        """Let those who wait in a group start again."""
+        await self.wire.send("DELETE", self.wire.api(_path(name, "hold", under="groups")))
+
+    async def prioritise(self, id: str, priority: int) -> Session:
+        """Give a waiting session another priority, 0 to 100; a higher one is served first."""
+        url = self.wire.api(_path(id, "priority"))
+        return _as(Session, await self.wire.json("PUT", url, json={"priority": priority}))
+
+    async def _close(self, path: str, why: str) -> Closed:
+        return _as(Closed, await self._post(path, {"why": why}))
+
     async def usage(
         self, by: str = "user", *, since: date | datetime | None = None, until: date | datetime | None = None
     ) -> Json:
@@ -246,10 +281,13 @@ class AsyncClient:
         return await self.wire.json("POST", self.wire.api(path), json=body)
 
 
-def _path(id: str, *more: str) -> str:
+def _path(id: str, *more: str, under: str = "sessions") -> str:
     if not id or id in (".", ".."):
-        raise BkaiError("A session id is needed here.", reason="bad-id")
-    return "/".join(["/sessions", quote(id, safe=""), *more])
+        raise BkaiError(
+            "A session id is needed here." if under == "sessions" else "A name is needed here.",
+            reason="bad-id",
+        )
+    return "/".join([f"/{under}", quote(id, safe=""), *more])
 
 
 def _period(by: str, since: date | None, until: date | None) -> dict[str, str]:

@@ -160,6 +160,16 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """Something that takes nothing new: since when and why, and for administrators by whom."""
+
+    since: datetime | None = None
+    why: str = ""
+    who: str | None = None
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """One accelerator and what is booked on it."""
 
@@ -174,6 +184,7 @@ class Device:
     share_free: Fraction | None = None
     divisible: bool = True
     healthy: bool = True
+    drained: Closed | None = None
     mig: tuple[str, ...] = ()
     fake: bool = False
     slices: tuple[Holding, ...] = ()
@@ -187,6 +198,7 @@ class Node:
     name: str
     cpu: Amount
     memory_mib: Amount
+    drained: Closed | None = None
     devices: tuple[Device, ...] = ()
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
@@ -198,6 +210,8 @@ class Waiting:
     position: int
     id: str | None = None
     user: str | None = None
+    name: str | None = None
+    priority: int | None = None
     why: str | None = None
     asked: str | None = None
     since: datetime | None = None
@@ -208,6 +222,7 @@ class Queue:
     """The requests that wait for one resource group, first come first."""
 
     name: str
+    held: Closed | None = None
     waiting: tuple[Waiting, ...] = ()
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 

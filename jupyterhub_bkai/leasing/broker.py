@@ -632,11 +632,7 @@ class Broker:
         Without a server's name it gets one after its image version. `awaited` says that the hub is already starting
         the first of them; the others it has to be asked for.
         """
-        try:
-            records = await self.submit(self.asking(person, server, request, keepalive_s, who))
-        except PublicError as error:
-            self.tally.refused(request.group, error.reason)
-            raise
+        records = await self.submit(self.asking(person, server, request, keepalive_s, who))
         self.fresh |= {record.id for record in records[awaited:] if record.id in self.records}
         return records
 

@@ -275,6 +275,10 @@ class Scheduler:
         """What is left on a node of any group."""
         return next((books[name] for books in self._shared if name in books), None)
 
+    def held_on(self, node: str) -> Collection[Held]:
+        """What is held on a node."""
+        return self._of_node.get(node, {}).values()
+
     def inherit(self, former: "Scheduler", now_ms: int) -> None:
         """What people used and asked for, which no record tells; after those who wait and hold have come again."""
         if former._asked[1]:
