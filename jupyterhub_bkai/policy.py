@@ -175,9 +175,16 @@ class _Clause:
     mine: Sequence[Holding]
 
 
-def check(settings: Settings, person: Person, request: Request, holdings: Iterable[Holding]) -> None:
+def check(
+    settings: Settings,
+    person: Person,
+    request: Request,
+    holdings: Iterable[Holding],
+    former: Request | None = None,
+) -> None:
     """Raises `PolicyDenied` when the request would exceed a limit; `holdings` are at least the person's and those of
-    the request's project.
+    the request's project. `former` is what a request that is changed asked for: a priority that an administrator gave
+    it stays.
     """
     group = settings.group(request.group)
     if group is None or not group.open_to(person):
@@ -189,7 +196,8 @@ def check(settings: Settings, person: Person, request: Request, holdings: Iterab
     asked = needs(request)
     for clause in _clauses(settings, group, person, request, [*holdings]):
         _check_clause(clause, asked, request.count, group.unit)
-    _check_priority(settings, group, person, request)
+    if former is None or request.priority != former.priority:
+        _check_priority(settings, group, person, request)
     _check_duration(settings, person, request)
 
 

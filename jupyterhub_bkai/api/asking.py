@@ -232,7 +232,7 @@ def offers(context: Context, record: Record) -> list[changes.Offer]:
     found = []
     for offer in changes.offers(context.broker.scheduler, record.id, room, context.now_ms()):
         try:
-            policy.check(context.settings, record.person, offer.request, others)
+            policy.check(context.settings, record.person, offer.request, others, record.request)
         except PublicError:
             continue
         found.append(offer)

@@ -698,7 +698,7 @@ class Broker:
             if record.state != State.QUEUED:
                 raise Conflict("It does not wait any more, so there is nothing to change.")
             others = self.holdings(draft, record.user, request, without=record.id)
-            policy.check(self.settings, record.person, request, others)
+            policy.check(self.settings, record.person, request, others, record.request)
             return draft.rewish(record, request, who, why)
 
         return command

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from jupyterhub_bkai import policy
-from jupyterhub_bkai.errors import Conflict, NotFound
+from jupyterhub_bkai.errors import Conflict, NotFound, PolicyDenied
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.leasing import closing, leftover
 from jupyterhub_bkai.leasing.broker import Broker
@@ -150,6 +150,20 @@ async def test_a_higher_priority_passes_and_is_in_the_story(a_broker: OpenBroker
         ]
         with pytest.raises(Conflict):
             await broker.submit(closing.prioritise(runs.id, 80, "root"))
+
+
+async def test_who_was_let_pass_may_still_take_what_is_offered(a_broker: OpenBroker) -> None:
+    """The priority is above what its owner may ask for, and was not asked for by its owner."""
+    async with a_broker() as broker:
+        await broker.ask(ADA, "a", asked("1/2"))
+        [waits] = await broker.ask(ADA, "b", asked("1"))
+        await broker.submit(closing.prioritise(waits.id, 80, "root"))
+        request = replace(broker.records[waits.id].request, wish=Wish("cuda", 1, Fraction(1, 2)))
+        await broker.change(waits.id, request, "ada", "less")
+        assert state(broker, waits.id) == State.GRANTED
+        [more] = await broker.ask(ADA, "c", asked("1"))
+        with pytest.raises(PolicyDenied):
+            await broker.change(more.id, replace(asked("1"), priority=81), "ada", "more")
 
 
 async def test_one_refused_command_takes_no_others_switch_with_it(a_broker: OpenBroker) -> None:

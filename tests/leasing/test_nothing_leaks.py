@@ -1,8 +1,9 @@
 """Whatever happens, in whatever order: no slice is lost, none is given twice, nobody is forgotten or overtaken.
 
 Each sequence plays a small site with random machines through asks, starts, ends, refused writes, deaths of the service
-before and after a write, restarts, clocks that are set, devices that come and go. After each step a judge looks at the
-rows and at the processes, knowing nothing of the broker. A failure names its seed: `BKAI_SEED=… pytest -k leaks`.
+before and after a write, restarts, clocks that are set, devices that come and go, things closed by hand. After each
+step a judge looks at the rows and at the processes, knowing nothing of the broker. A failure names its
+seed: `BKAI_SEED=… pytest -k leaks`.
 """
 
 import asyncio
@@ -19,10 +20,12 @@ import sqlalchemy as sa
 from jupyterhub_bkai import policy
 from jupyterhub_bkai.errors import PublicError, Unavailable
 from jupyterhub_bkai.gpus.fit import NodeBook
+from jupyterhub_bkai.leasing import closing
 from jupyterhub_bkai.leasing.broker import Broker, Draft, _Pending
 from jupyterhub_bkai.leasing.lifecycle import Cause, Move, State
 from jupyterhub_bkai.leasing.reconcile import Action, Facts, decide
-from jupyterhub_bkai.leasing.scheduler import Rules
+from jupyterhub_bkai.leasing.scheduler import Rules, Scheduler
+from jupyterhub_bkai.leasing.switches import Kind
 from jupyterhub_bkai.model import Node, Person, Request
 from jupyterhub_bkai.store import tables
 from jupyterhub_bkai.store.database import Batch, Database
@@ -122,8 +125,20 @@ class World:
             step_ms=self.chance.choice((0, 0, 0, 0, -3_600_000, 7200_000)),
         )
         kind = self.chance.choices(
-            ("ask", "begin", "end", "gone", "fence", "restart", "devices", "expire", "withdraw"),
-            (8, 8, 5, 3, 8, 1, 1, 2, 1),
+            (
+                "ask",
+                "begin",
+                "end",
+                "gone",
+                "fence",
+                "restart",
+                "devices",
+                "expire",
+                "withdraw",
+                "close",
+                "pass_by",
+            ),
+            (8, 8, 5, 3, 8, 1, 1, 2, 1, 2, 1),
         )[0]
         self.next_fault = self.chance.choices(FAULTS, (12, 1, 1, 1, 1, 2))[0]
         self.story.append(f"{kind} {self.next_fault or ''}")
@@ -215,9 +230,30 @@ class World:
         self.broker.set_nodes(now)
         await self.turn()
 
+    async def close(self) -> None:
+        """A node or device is drained, the group held; or what is closed is opened."""
+        if self.broker.switches and self.chance.random() < 0.5:
+            kind, name = self.chance.choice([*self.broker.switches])
+            await self.turn(closing.reopen(self.broker, Kind(kind), name, "root"))
+            return
+        node = self.chance.choice(self.broker.nodes)
+        names = [(Kind.NODE, node.name), (Kind.GROUP, "lab")]
+        names += [(Kind.DEVICE, device.id) for device in node.devices]
+        kind, name = self.chance.choice(names)
+        await self.turn(closing.close(self.broker, kind, name, "root", "new fans"))
+
+    async def pass_by(self) -> None:
+        """Somebody who waits gets another priority."""
+        record = self.some("queued")
+        if record is not None and not self.plain:
+            await self.turn(closing.prioritise(record.id, self.chance.choice((0, 10, 90)), "root"))
+
     async def settle(self) -> None:
-        """Everything ends, and everything comes back."""
+        """Everything ends, everything is opened, and everything comes back."""
         self.next_fault = None
+        for kind, name in [*self.broker.switches]:
+            await self.turn(closing.reopen(self.broker, Kind(kind), name, "root"))
+        assert self.database.switches == {}
         for record in [*self.broker.records.values()]:
             await self.turn(self.broker.ending(record.id, Cause.STOPPED, "admin", "closing"))
         while self.broker.records:
@@ -306,6 +342,18 @@ def order_is_kept(world: World, before: dict[str, dict[str, object]]) -> None:
     assert not begun or not waits or max(begun) < min(waits), "overtaken"
 
 
+def closed_stays_closed(world: World, before: dict[str, dict[str, object]]) -> None:
+    """Nothing that began in this step is where something is closed."""
+    rows = world.database
+    assert set(world.broker.switches) == set(rows.switches), "the service believes other things closed"
+    for id, row in rows.requests.items():
+        if row["state"] not in HOLDING or before.get(id, {}).get("state", "queued") != "queued":
+            continue
+        keys = {("group", row["group_name"]), ("node", rows.leases[id]["node"])}
+        keys |= {("device", piece["device"]) for piece in rows.slices.get(id, ())}
+        assert not keys & rows.switches.keys(), f"began where {keys & rows.switches.keys()} is closed"
+
+
 async def play(seed: int, database: MemoryDatabase | None = None) -> int:
     """One sequence; returns how many leases there were."""
     world = World(seed, database or MemoryDatabase())
@@ -316,6 +364,7 @@ async def play(seed: int, database: MemoryDatabase | None = None) -> int:
             await world.step()
             judge(world)
             order_is_kept(world, before)
+            closed_stays_closed(world, before)
         except (AssertionError, KeyError, ValueError, PublicError) as error:
             raise AssertionError(f"BKAI_SEED={seed}: {error}\n" + "\n".join(world.story)) from error
     await world.settle()
@@ -454,6 +503,11 @@ def forgotten_holders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Broker, "_lay_out", careless)
 
 
+def forgotten_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is closed is stored and shown, and nothing else."""
+    monkeypatch.setattr(Scheduler, "close", lambda self, closed: None)
+
+
 @pytest.mark.parametrize(
     ("careless", "expected"),
     [
@@ -464,6 +518,7 @@ def forgotten_holders(monkeypatch: pytest.MonkeyPatch) -> None:
         (laid_out_at_once, "other holders|forgotten|gave|twice"),
         (lost_answer_forgotten, "believes something else"),
         (forgotten_holders, "other holders|gave|twice"),
+        (forgotten_closing, "began where"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
