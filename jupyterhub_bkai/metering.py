@@ -1,7 +1,7 @@
 """Lease moves become usage intervals: opened by a grant, closed by a release, in the same transaction.
 
 Owns what an interval is and how long it lasted. Summing is done over the rows of
-`store.queries.overlapping`, closed and open ones.
+`store.queries.Overlapping`, closed and open ones.
 """
 
 from collections.abc import Mapping

@@ -30,6 +30,7 @@ COMMANDS = {
         "admin",
         "Change the rules, drain machines and devices, hold groups, change priorities; for administrators.",
     ),
+    "simulate": ("simulate", "simulate", "Try queue rules on recorded or made-up demand."),
     "up": ("up", "up", "Start a hub with everything it needs on this machine."),
 }
 

@@ -353,7 +353,7 @@ class Broker:
             if group.rules.discipline is not Discipline.FAIR:
                 continue
             since_ms = now_ms - int(10_000 * group.rules.half_life_s)
-            for row in await self.database.read(queries.overlapping(since_ms, now_ms)):
+            for row in await self.database.read(queries.Overlapping(since_ms, now_ms)):
                 if row["group_name"] == group.name and row["duration_ms"] is not None:
                     self.scheduler.charge(
                         group.name,

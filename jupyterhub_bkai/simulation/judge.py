@@ -40,6 +40,7 @@ class Seen:
     priority: int
     state: str
     asked_ms: int
+    wants: bool = False
     devices: float = 0.0
     granted_ms: int | None = None
     ended_ms: int | None = None
@@ -102,6 +103,8 @@ class Judge:
         self.mask: dict[str, int] = {}
         #: device-parts held, and those on devices held whole or in part: for the report
         self.held = 0.0
+        #: how many wait for a device
+        self.wanting = 0
         self.broken_into = 0
         self._holders: dict[str, int] = {}
         self._devices = {device.id: device for node in nodes for device in node.devices}
@@ -129,6 +132,7 @@ class Judge:
             seen = self._moved(row)
             if row["source"] == "queued":
                 self._queues[seen.group].waiting.pop(seen.id, None)
+                self.wanting -= seen.wants
         for row in batch.transitions:
             if row["target"] in FINAL:
                 self._over(self.live[row["request"]], causes.get(row["request"]))
@@ -148,8 +152,9 @@ class Judge:
         priority = int(_after(row["wish"], '"priority":') or 10)
         seen = Seen(
             row["id"], row["ord"], row["user_name"], row["server"], row["group_name"], priority, "queued",
-            self.now_ms,
+            self.now_ms, wants='"wish":null' not in row["wish"],
         )  # fmt: skip
+        self.wanting += seen.wants
         self.live[seen.id] = seen
         self._queues[seen.group].add(seen)
 

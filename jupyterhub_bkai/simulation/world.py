@@ -130,7 +130,6 @@ class Life:
     cause: str | None = None
     refused: str | None = None
     devices: float = 0.0
-    exits_ms: int | None = None
 
     @property
     def asked_ms(self) -> int:
@@ -329,11 +328,11 @@ class World:
         if life.started_ms is None:
             life.started_ms = now_ms
         took_ms, most_s = int(life.job.took_s * 1000), life.job.duration_s
-        life.exits_ms = life.started_ms + took_ms
+        exits_ms = life.started_ms + took_ms
         if most_s is not None and (most_s * 1000 <= took_ms or self.faults.coming):
             self._at(life.started_ms + most_s * 1000 + 1, Event.LOOK, number)
         if most_s is None or took_ms < most_s * 1000:
-            self._at(max(now_ms, life.exits_ms), Event.EXIT, number)
+            self._at(max(now_ms, exits_ms), Event.EXIT, number)
 
     def _exit(self, number: int) -> Command[Any] | None:
         """Its owner stops it, or it has done what it was for."""

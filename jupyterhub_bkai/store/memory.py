@@ -112,6 +112,14 @@ class MemoryDatabase:
                 row for _, row in sorted(self.intervals.items()) if row["closed_ms"] is None
             ],
         }
+        if isinstance(query, queries.Overlapping):
+            touching = [
+                row
+                for row in self.intervals.values()
+                if row["opened_ms"] < query.to_ms
+                and (row["closed_ms"] is None or row["closed_ms"] > query.from_ms)
+            ]
+            return sorted(touching, key=lambda row: row["opened_ms"])  # type: ignore[return-value]
         if isinstance(query, queries.One):
             found = self._records(lambda row: row["id"] == query.record_id)
             return found[0] if found else None  # type: ignore[return-value]

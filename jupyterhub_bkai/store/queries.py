@@ -127,18 +127,21 @@ class Used:
     lease: str = ""
 
 
-def overlapping(from_ms: int, to_ms: int) -> Callable[[sa.Connection], Sequence[Mapping[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class Overlapping:
     """The intervals that touch a period of wall time."""
 
-    def query(connection: sa.Connection) -> Sequence[Mapping[str, Any]]:
+    from_ms: int
+    to_ms: int
+
+    def __call__(self, connection: sa.Connection) -> Sequence[Mapping[str, Any]]:
+        """As a query."""
         rows = connection.execute(
             sa.select(intervals)
             .where(
-                intervals.c.opened_ms < to_ms,
-                sa.or_(intervals.c.closed_ms.is_(None), intervals.c.closed_ms > from_ms),
+                intervals.c.opened_ms < self.to_ms,
+                sa.or_(intervals.c.closed_ms.is_(None), intervals.c.closed_ms > self.from_ms),
             )
             .order_by(intervals.c.opened_ms)
         )
         return [dict(row) for row in rows.mappings()]
-
-    return query

@@ -225,7 +225,7 @@ async def test_usage_does_not_follow_a_step_of_the_wall_clock(a_broker: OpenBrok
         await broker.end(record.id, Cause.STOPPED, "ada", "Stopped.")
         clock.advance(1_500)
         await broker.free(record.id, "fence", "proof")
-        (row,) = await broker.database.read(queries.overlapping(0, 2**62))
+        (row,) = await broker.database.read(queries.Overlapping(0, 2**62))
         assert row["duration_ms"] == 91_500
         assert (row["gpu_memory_mib"], row["share"], row["version"]) == (4096, "1/2", "sklearn/1.8")
 
