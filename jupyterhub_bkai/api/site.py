@@ -14,7 +14,9 @@ from jupyterhub_bkai._version import __version__
 from jupyterhub_bkai.api import asking
 from jupyterhub_bkai.api.operations import Call, Operation, Query, Text
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed
+from jupyterhub_bkai.simulation import trace
 from jupyterhub_bkai.store import queries
+from jupyterhub_bkai.store.records import Record
 
 
 class Info(msgspec.Struct):
@@ -200,6 +202,50 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
+async def usage_trace(call: Call) -> Text:
+    """What was asked for in a period, as the simulator reads it."""
+    if not call.caller.person.admin:
+        raise NotAllowed("Only administrators see what everybody asked for.")
+    now = datetime.fromtimestamp(call.context.now_ms() / 1000, UTC)
+    until = _moment(call.query.get("to"), "to", now)
+    since = _moment(call.query.get("from"), "from", until - timedelta(days=30))
+    from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (since, until))
+    rows = await call.context.database.read(queries.asked(from_ms, to_ms))
+    jobs = [_job(record, held_ms, from_ms, call.context.now_ms()) for record, held_ms in rows]
+    if call.query.get("anonymous") in ("1", "true", "yes"):
+        jobs = trace.anonymous(jobs)
+    return Text(trace.write(jobs), "text/csv; charset=utf-8", "trace.csv")
+
+
+def _job(record: Record, held_ms: int | None, from_ms: int, now_ms: int) -> trace.Job:
+    """A request as it went: what still runs has taken as long as it has so far, who left waited that long."""
+    request, took_s, patience_s = record.request, 0.0, None
+    end_ms = record.ended_ms if record.ended_ms is not None else now_ms
+    if record.granted_ms is None:
+        patience_s = max(0.0, (end_ms - record.asked_ms) / 1000) if record.ended_ms is not None else None
+    elif record.started_ms is not None:
+        length = held_ms if held_ms is not None else end_ms - record.granted_ms
+        took_s = max(0.0, (length - (record.started_ms - record.granted_ms)) / 1000)
+    return trace.Job(
+        (record.asked_ms - from_ms) / 1000,
+        record.user,
+        request.project,
+        request.group,
+        request.cpu_milli,
+        request.memory_mib,
+        request.wish,
+        request.duration_s,
+        took_s,
+        request.priority,
+        patience_s,
+    )
+
+
+_TRACE = (
+    Query("from", "ISO date or time; 30 days ago by default."),
+    Query("to", "ISO date or time; now by default."),
+    Query("anonymous", "1 for numbers in place of the names of people and projects."),
+)
 _PERIOD = (
     Query("by", "user, image or day."),
     Query("from", "ISO date or time; 30 days ago by default."),
@@ -212,4 +258,12 @@ OPERATIONS = (
     Operation("GET", "/me", "Who you are here", me, Me),
     Operation("GET", "/options", "All options, and what you can choose from now", declared, OptionsView),
     Operation("GET", "/usage", "Usage of a period, summed", usage, UsageReport, query=_PERIOD),
+    Operation(
+        "GET",
+        "/usage/trace",
+        "What was asked for in a period, for the simulator (administrators)",
+        usage_trace,
+        text="text/csv",
+        query=_TRACE,
+    ),
 )

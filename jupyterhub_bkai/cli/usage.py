@@ -32,13 +32,25 @@ HEADINGS = {
 @click.option("--from", "since", type=DATES, help="Leave out what was before this day or moment.")
 @click.option("--to", "until", type=DATES, help="Leave out what was after this day or moment.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
+@click.option(
+    "--trace", "as_trace", is_flag=True, help="Each session that was asked for, as CSV for “bkai simulate”."
+)
+@click.option("--anonymous", is_flag=True, help="With --trace: numbers in place of names.")
 @with_settings
-def usage(by: str, since: datetime | None, until: datetime | None, as_csv: bool) -> None:
+def usage(
+    by: str, since: datetime | None, until: datetime | None, as_csv: bool, as_trace: bool, anonymous: bool
+) -> None:
     """Sum up what was booked and used.
 
     Times are this machine's; administrators see everybody's, others their own.
     """
     since, until = (moment.astimezone() if moment else None for moment in (since, until))
+    if anonymous and not as_trace:
+        raise click.UsageError("--anonymous goes with --trace.")
+    if as_trace:
+        text = call(lambda client: client.usage_trace(since=since, until=until, anonymous=anonymous))
+        click.echo(text, nl=False)
+        return
     if as_csv:
         click.echo(call(lambda client: client.usage_csv(by, since=since, until=until)), nl=False)
         return

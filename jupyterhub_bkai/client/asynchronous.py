@@ -273,6 +273,18 @@ class AsyncClient:
         query = {**_period(by, since, until), "format": "csv"}
         return (await self.wire.send("GET", self.wire.api("/usage"), params=query)).text
 
+    async def usage_trace(
+        self,
+        *,
+        since: date | datetime | None = None,
+        until: date | datetime | None = None,
+        anonymous: bool = False,
+    ) -> str:
+        """What was asked for in a period, as CSV that `bkai simulate` reads; for administrators."""
+        query = _period(None, since, until)
+        query |= {"anonymous": "1"} if anonymous else {}
+        return (await self.wire.send("GET", self.wire.api("/usage/trace"), params=query)).text
+
     async def _get(self, path: str, **query: str | None) -> Any:
         given = {key: value for key, value in query.items() if value is not None}
         return await self.wire.json("GET", self.wire.api(path), params=given)
@@ -290,8 +302,8 @@ def _path(id: str, *more: str, under: str = "sessions") -> str:
     return "/".join([f"/{under}", quote(id, safe=""), *more])
 
 
-def _period(by: str, since: date | None, until: date | None) -> dict[str, str]:
-    query = {"by": by}
+def _period(by: str | None, since: date | None, until: date | None) -> dict[str, str]:
+    query = {"by": by} if by is not None else {}
     if since is not None:
         query["from"] = since.isoformat()
     if until is not None:

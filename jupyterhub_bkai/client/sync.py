@@ -120,3 +120,4 @@ class Client:
     prioritise = _blocking(AsyncClient.prioritise)
     usage = _blocking(AsyncClient.usage)
     usage_csv = _blocking(AsyncClient.usage_csv)
+    usage_trace = _blocking(AsyncClient.usage_trace)

@@ -34,14 +34,14 @@ class Site:
 
 
 def settings_of(path: Path | None) -> policy.Settings:
-    """The settings in a file, with every group open to everybody: who is in a trace was let in. Raises
-    `SettingsError`, `OSError`.
-    """
+    """The settings in a file; groups take any image version, since no image is started. Raises `SettingsError`."""
     try:
         found = rulebook.load(path.read_text(encoding="utf-8")) if path is not None else policy.Settings()
     except UnicodeDecodeError:
         raise SettingsError([(str(path), "this is not a text in UTF-8.")]) from None
-    return replace(found, groups=tuple(replace(group, public=True, images=()) for group in found.groups))
+    except OSError as error:
+        raise SettingsError([(str(path), f"it cannot be read ({error.strerror}).")]) from None
+    return replace(found, groups=tuple(replace(group, images=()) for group in found.groups))
 
 
 def machines(devices: str, copies: int, settings: policy.Settings, folder: Path = Path()) -> tuple[Node, ...]:
@@ -77,10 +77,7 @@ def variant(settings: policy.Settings, text: str, folder: Path = Path()) -> poli
     if text == AS_IS:
         return settings
     if text.endswith((".yaml", ".yml")):
-        try:
-            return settings_of(folder / text)
-        except OSError as error:
-            raise SettingsError([(text, f"it cannot be read ({error.strerror}).")]) from None
+        return settings_of(folder / text)
     body: dict[str, object] = {}
     for part in text.split(","):
         key, value = _setting(part.strip(), text)

@@ -76,6 +76,22 @@ def ended(user: str | None, since_ms: int, limit: int = 200) -> Callable[[sa.Con
     return query
 
 
+def asked(from_ms: int, to_ms: int) -> Callable[[sa.Connection], list[tuple[Record, int | None]]]:
+    """Everything that was asked for in a period, oldest first, each with the milliseconds that it was held; None for
+    what was not, or still is.
+    """
+
+    def query(connection: sa.Connection) -> list[tuple[Record, int | None]]:
+        where = sa.and_(requests.c.asked_ms >= from_ms, requests.c.asked_ms < to_ms)
+        lengths = sa.select(intervals.c.lease, intervals.c.duration_ms).join(
+            requests, requests.c.id == intervals.c.lease
+        )
+        held = {row.lease: row.duration_ms for row in connection.execute(lengths.where(where))}
+        return [(record, held.get(record.id)) for record in _records(connection, where)[::-1]]
+
+    return query
+
+
 def story(record_id: str) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
     """Every transition of a request, first to last."""
 

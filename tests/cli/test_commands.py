@@ -244,6 +244,11 @@ def test_devices_queue_usage_images(bkai: Bkai, service: FakeService) -> None:
         "0.00",
     ]
     assert bkai("usage", "--by", "day", "--from", "2026-01-01", "--csv").stdout.startswith("key,sessions")
+    trace = bkai("usage", "--trace", "--anonymous")
+    assert "Only administrators" in trace.stderr
+    service.admin = True
+    assert bkai("usage", "--trace", "--anonymous").stdout.splitlines()[1] == "0,1,default,1,1024,60"
+    assert "--anonymous goes with --trace" in bkai("usage", "--anonymous").stderr
     listed = bkai("images").stdout.splitlines()
     assert listed[0].split() == ["IMAGE", "TITLE", "READY"]
     assert [line.split()[-1] for line in listed[1:]] == ["ready"] * len(service.images)
