@@ -1,5 +1,6 @@
 """A service's own history as a trace, and that the simulator takes it."""
 
+import asyncio
 from pathlib import Path
 
 from jupyterhub_bkai.api.site import _job
@@ -43,6 +44,6 @@ async def test_what_was_asked_for_is_a_trace(a_broker: OpenBroker, tmp_path: Pat
     assert (third.took_s, third.wish, third.patience_s) == (5, None, None)
     path = tmp_path / "trace.csv"
     path.write_text(trace.write(trace.anonymous(jobs)))
-    report = simulate(Plan(trace=path, devices="fake:one-8gb", policies=("fifo",)))
+    report = await asyncio.to_thread(simulate, Plan(trace=path, devices="fake:one-8gb", policies=("fifo",)))
     assert report.policies[0].waits[""].sessions == 2
     assert report.policies[0].gave_up == 1
