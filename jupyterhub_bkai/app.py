@@ -219,6 +219,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
         asyncio.create_task(reconciler.run(), name="reconcile"),
         asyncio.create_task(reconciler.watch_memory(), name="memory"),
         asyncio.create_task(context.gauges.run(), name="gauges"),
+        asyncio.create_task(context.forecast.run(), name="forecast"),
         asyncio.create_task(_look_at_devices(inventory, broker), name="devices"),
         asyncio.create_task(_tidy(data.session_logs, broker), name="tidy"),
     ]

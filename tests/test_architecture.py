@@ -41,6 +41,8 @@ TABLE = {
     "leasing.leftover": "pure",
     "leasing.switches": "pure",
     "leasing.why": "pure",
+    "leasing.when": "pure",
+    "leasing.forecast": "doer",
     "builds": "pure",
     "builds.definition": "pure",
     "clock": "door",

@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Protocol
 
 from jupyterhub_bkai.api.gauges import Gauges
 from jupyterhub_bkai.api.tickets import Tickets
 from jupyterhub_bkai.hub import Hub, User
 from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.forecast import Forecast
 from jupyterhub_bkai.leasing.reconcile import Reconciler
 from jupyterhub_bkai.model import Node
 from jupyterhub_bkai.options import GroupOffer, ImageOffer
@@ -60,9 +61,11 @@ class Context:
     #: what there is in each group, and of which machines and settings that was read
     rooms: dict[str, tuple[Sequence[Node], Settings, GroupOffer]] = field(default_factory=dict)
     gauges: Gauges = field(init=False)
+    forecast: Forecast = field(init=False)
 
     def __post_init__(self) -> None:
         self.gauges = Gauges(self.broker, monotonic)
+        self.forecast = Forecast(self.broker, self.now_ms, monotonic, thread_time)
 
     @property
     def settings(self) -> Settings:

@@ -27,6 +27,7 @@ class Waiting(msgspec.Struct):
     priority: int
     asked: str
     why: str
+    when: views.When | None
     since: str
 
 
@@ -105,6 +106,7 @@ def _waiting(call: Call, record: Record, group: Group) -> Waiting:
         record.request.priority,
         options.wish_text(record.request.wish, group.unit),
         standing.why if standing else "",
+        views.when(call.context.forecast.of(record)),
         views.iso(record.asked_ms) or "",
     )
 

@@ -111,7 +111,12 @@ def view(call: Call, record: Record) -> views.Session:
     """A record for this caller."""
     context = call.context
     return views.session(
-        record, context.broker, context.settings, fake=context.fake, enforcement=context.enforcement
+        record,
+        context.broker,
+        context.settings,
+        fake=context.fake,
+        enforcement=context.enforcement,
+        starts=context.forecast.of(record),
     )
 
 

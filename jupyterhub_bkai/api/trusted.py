@@ -23,6 +23,7 @@ from jupyterhub_bkai.errors import Conflict, NotFound, PublicError
 from jupyterhub_bkai.gpus.slices import Unit
 from jupyterhub_bkai.leasing.broker import Progress
 from jupyterhub_bkai.leasing.lifecycle import FINAL, HOLDING, PUBLIC, Cause, Move, State
+from jupyterhub_bkai.leasing.when import words
 from jupyterhub_bkai.model import Person
 from jupyterhub_bkai.options import wish_text
 from jupyterhub_bkai.store.records import Record
@@ -186,7 +187,8 @@ def _queued(context: Context, record: Record) -> dict[str, Any]:
     group = context.settings.group(record.request.group)
     title = group.title if group else record.request.group
     place = f"number {position} in {title}" if position else f"not yet in the queue of {title}"
-    message = f"Waiting, {place}. {note.message if note else why}"
+    soon = words(context.forecast.of(record), context.now_ms())
+    message = f"Waiting, {place}. {note.message if note else why} {soon}".rstrip()
     return {
         "event": "queued",
         "request": record.id,

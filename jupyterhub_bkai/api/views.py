@@ -13,6 +13,7 @@ import msgspec
 from jupyterhub_bkai.gpus.slices import Unit, number
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.lifecycle import PUBLIC, State
+from jupyterhub_bkai.leasing.when import Range
 from jupyterhub_bkai.model import Slice
 from jupyterhub_bkai.options import wish_text
 from jupyterhub_bkai.policy import Settings
@@ -62,6 +63,13 @@ class ProgressView(msgspec.Struct):
     message: str
 
 
+class When(msgspec.Struct):
+    """Between which moments it starts, in nine of ten cases."""
+
+    earliest: str
+    latest: str
+
+
 class Session(msgspec.Struct):
     """A session, from request to end."""
 
@@ -82,6 +90,7 @@ class Session(msgspec.Struct):
     state_since: str
     position: int | None
     why: str | None
+    when: When | None
     progress: ProgressView | None
     accelerator: str
     fgpu: str | None
@@ -138,8 +147,21 @@ def accelerator_text(record: Record, unit: Unit) -> str:
     return f"{number(unit.fgpu(total))} fGPU ({percent}{device}, {memory:,} MiB)"
 
 
-def session(record: Record, broker: Broker, settings: Settings, *, fake: bool, enforcement: str) -> Session:
-    """A record as everybody who may see it sees it."""
+def when(found: Range | None) -> When | None:
+    """A range as it is shown."""
+    return When(iso(found.earliest_ms) or "", iso(found.latest_ms) or "") if found is not None else None
+
+
+def session(
+    record: Record,
+    broker: Broker,
+    settings: Settings,
+    *,
+    fake: bool,
+    enforcement: str,
+    starts: Range | None = None,
+) -> Session:
+    """A record as everybody who may see it sees it; `starts` is when, for one that waits."""
     group = settings.group(record.request.group)
     unit = group.unit if group else Unit()
     standing = broker.standing(record)
@@ -166,6 +188,7 @@ def session(record: Record, broker: Broker, settings: Settings, *, fake: bool, e
         state_since=iso(record.since_ms) or "",
         position=standing.position if standing else None,
         why=standing.why if standing else None,
+        when=when(starts),
         progress=ProgressView(progress.percent, progress.message) if progress else None,
         accelerator=accelerator_text(record, unit),
         fgpu=number(unit.fgpu(total)) if total is not None else None,

@@ -3,7 +3,7 @@
 import click
 
 from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_settings
-from jupyterhub_bkai.cli.terminal import ago, available, plain, table
+from jupyterhub_bkai.cli.terminal import ago, available, between, plain, table
 
 
 @click.command()
@@ -21,8 +21,11 @@ def queue() -> None:
             click.echo(f"held: {plain(group.held.why)}")
         if not group.waiting:
             continue
-        rows = [(w.position, w.user or "", w.asked or "", ago(w.since), w.why or "") for w in group.waiting]
-        headings = ("POSITION", "USER", "ASKED FOR", "ASKED", "WAITS BECAUSE")
+        rows = [
+            (w.position, w.user or "", w.asked or "", ago(w.since), between(w.when), w.why or "")
+            for w in group.waiting
+        ]
+        headings = ("POSITION", "USER", "ASKED FOR", "ASKED", "STARTS", "WAITS BECAUSE")
         click.echo(table(headings, rows, columns=available(), prose="WAITS BECAUSE"))
     if not any(group.waiting for group in groups):
         click.echo("Nobody is waiting.")

@@ -10,7 +10,7 @@ import click
 from jupyterhub_bkai.cli.asking import given, option_flags
 from jupyterhub_bkai.cli.naming import find
 from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_settings
-from jupyterhub_bkai.cli.terminal import ago, available, coloured, facts, gist, memory, plain, table
+from jupyterhub_bkai.cli.terminal import ago, available, between, coloured, facts, gist, memory, plain, table
 
 if TYPE_CHECKING:
     from jupyterhub_bkai.client import AsyncClient
@@ -209,7 +209,8 @@ def doing(one: "Session") -> str:
     """What a session does or waits for, in one sentence."""
     if one.state == "PENDING":
         place = f"waiting at position {one.position}" if one.position else "waiting"
-        return f"{place}: {one.why}" if one.why else place
+        soon = f" Starts {between(one.when)}." if one.when else ""
+        return f"{place}: {one.why}{soon}" if one.why else place
     if one.progress and one.state in ("PREPARING", "PULLING"):
         percent = "" if one.progress.percent is None else f" ({one.progress.percent} %)"
         return one.progress.message + percent

@@ -10,10 +10,14 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from jupyterhub_bkai.options import duration_text
+
+if TYPE_CHECKING:
+    from jupyterhub_bkai.client.nouns import When
 
 #: CSI and OSC sequences, then any other two-character escape
 _ESCAPES = re.compile(
@@ -147,6 +151,19 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
     if abs(seconds) < 2:
         return "just now"
     return f"{duration_text(seconds)} ago" if seconds > 0 else f"in {duration_text(-seconds)}"
+
+
+def between(when: "When | None") -> str:
+    """Between which moments something starts, in local time: "14:20–15:05"; "?" where nobody can say."""
+    if when is None:
+        return "?"
+    first, last = when.earliest.astimezone(), when.latest.astimezone()
+    today = datetime.now().astimezone().date()
+
+    def text(moment: datetime) -> str:
+        return moment.strftime("%H:%M" if moment.date() == today else "%a %H:%M")
+
+    return f"{text(first)}–{text(last)}"
 
 
 def memory(mib: float) -> str:

@@ -29,10 +29,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class When:
+    """Between which moments somebody who waits starts, in nine of ten cases."""
+
+    earliest: datetime
+    latest: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One session, waiting, running or ended, as the service's books have it.
 
-    `position` and `why` are set while it waits; `fgpu` and `share` while it has or wants a slice; `cause` and
+    `position` and `why`, and `when` where it can be told, are set while it waits;
+    `fgpu` and `share` while it has or wants a slice; `cause` and
     `message` say how it ended. `url` is where the session answers, relative to the hub's address.
     """
 
@@ -49,6 +58,7 @@ class Session:
     state_since: datetime | None = None
     position: int | None = None
     why: str | None = None
+    when: When | None = None
     progress: Progress | None = None
     accelerator: str = "no accelerator"
     fgpu: Fraction | None = None
@@ -213,6 +223,7 @@ class Waiting:
     name: str | None = None
     priority: int | None = None
     why: str | None = None
+    when: When | None = None
     asked: str | None = None
     since: datetime | None = None
 

@@ -196,6 +196,27 @@ class Books:
         self._nodes[book.node] = book
         self._free[book.node] = sum(float(device.free_share) for device in book.devices)
 
+    def copy(self) -> "Books":
+        """Books of their own that say the same."""
+        new = Books()
+        new._nodes, new._order, new._free = dict(self._nodes), [*self._order], dict(self._free)
+        new.gained, new.cpu_per_device = dict(self.gained), self.cpu_per_device
+        new.gains, new.version = self.gains, self.version
+        lists: dict[int, list[Entry]] = {}
+        kinds: dict[int, _Kinds] = {}
+        for slot, old in self._slots.items():
+            entries = {kind: [*found] for kind, found in old.entries.items()}
+            new._slots[slot] = kinds[id(old)] = _Kinds([*old.kinds], entries, dict(old.books))
+            lists |= {id(found): entries[kind] for kind, found in old.entries.items()}
+        new._spots = {
+            node: {
+                place: (kinds[id(spot[0])], spot[1], lists[id(spot[2])], spot[3])
+                for place, spot in spots.items()
+            }
+            for node, spots in self._spots.items()
+        }
+        return new
+
     def drop(self, node: str) -> None:
         """A node that is not one of these any more."""
         old = self._nodes.pop(node)

@@ -124,6 +124,11 @@ class Line:
         del self._keys[bisect_left(self._keys, key)]
         return item
 
+    def copy(self) -> "Line":
+        """A queue of its own with the same in it."""
+        lanes = {lane: [*keys] for lane, keys in self._lanes.items()}
+        return Line(self.discipline, dict(self.items), lanes, [*self._keys])
+
     def shapes(self) -> int:
         """How many kinds of requests wait."""
         return len({lane[1] for lane in self._lanes})

@@ -229,6 +229,36 @@ class Scheduler:
             hall.line.discipline = rules.discipline
         self._shared = [books for books, _ in shared.values()]
 
+    def copy(self) -> "Scheduler":
+        """A scheduler of its own that stands where this one does, to see what it would do."""
+        new = Scheduler(self.start_limit_ms)
+        books = {id(one): one.copy() for one in self._shared}
+        new._shared = [*books.values()]
+        new.held, new._of_node = dict(self.held), {node: dict(held) for node, held in self._of_node.items()}
+        new._changed, new._changes = dict(self._changed), self._changes
+        new._entries, new._gangs = dict(self._entries), dict(self._gangs)
+        new._parked, new._capped = dict(self._parked), dict(self._capped)
+        new.caps = {key: Cap(cap.most, cap.title, dict(cap.taken)) for key, cap in self.caps.items()}
+        new._closed, new._shut, new._asked = self._closed, self._shut, [*self._asked]
+        for name, hall in self.halls.items():
+            kept = hall.reservation
+            new.halls[name] = Hall(
+                name,
+                hall.rules,
+                books[id(hall.books)],
+                hall.empty,
+                hall.line.copy(),
+                {user: replace(account) for user, account in hall.accounts.items()},
+                hall.totals,
+                hall.head,
+                replace(kept, nodes=dict(kept.nodes)) if kept is not None else None,
+                set(hall.failed),
+                dict(hall.nowhere),
+                hall.gains,
+                dict(hall.tries),
+            )
+        return new
+
     def close(self, closed: Collection[Key]) -> None:
         """What takes nothing new from now on; whatever else was closed is open again."""
         before, self._closed = self._closed, frozenset(closed)

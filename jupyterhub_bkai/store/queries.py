@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_bkai.store import tables
-from jupyterhub_bkai.store.records import Record, read
+from jupyterhub_bkai.store.records import Record, decode_request, read
 from jupyterhub_bkai.store.tables import LIVE_STATES, intervals, leases, requests, slices, transitions
 
 _JOINED = sa.select(
@@ -100,6 +100,23 @@ def story(record_id: str) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
             sa.select(transitions).where(transitions.c.request == record_id).order_by(transitions.c.n)
         )
         return [dict(row) for row in rows.mappings()]
+
+    return query
+
+
+def lengths(limit: int) -> Callable[[sa.Connection], list[tuple[str, int | None, float]]]:
+    """The last sessions that ended, oldest first: whose, how many seconds they asked for, how many they lasted."""
+
+    def query(connection: sa.Connection) -> list[tuple[str, int | None, float]]:
+        rows = connection.execute(
+            sa.select(intervals.c.user_name, requests.c.wish, intervals.c.duration_ms)
+            .join(requests, requests.c.id == intervals.c.lease)
+            .join(leases, leases.c.id == intervals.c.lease)
+            .where(intervals.c.duration_ms.is_not(None), leases.c.started_ms.is_not(None))
+            .order_by(intervals.c.opened_ms.desc())
+            .limit(limit)
+        ).all()
+        return [(user, decode_request(wish).duration_s, ms / 1000) for user, wish, ms in reversed(rows)]
 
     return query
 

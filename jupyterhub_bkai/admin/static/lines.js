@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { colour, reason } from "./map.js";
 import { texts } from "./texts.js";
-import { clock } from "./view.js";
+import { clock, when } from "./view.js";
 
 const USUAL = 10;
 
@@ -22,7 +22,7 @@ function waiting(request, group, page) {
         onclick: () => page.prioritise(request, name),
       }),
       act(texts.cancel, texts.cancelNamed(name), () => page.stop(request.id, name, false), "bkai-actbad")),
-    el("p", { class: "bkai-waitswhy", text: request.why }));
+    el("p", { class: "bkai-waitswhy", text: request.when ? `${request.why} ${when(request.when)}` : request.why }));
 }
 
 /** One group's queue. `shown` are those that the filter lets through. */

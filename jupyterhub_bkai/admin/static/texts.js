@@ -75,6 +75,8 @@ export const texts = {
   migShare: (fgpu, percent) => `${fgpu} fGPU, ${percent} % of the card`,
   position: (position, group) => `Number ${position} in the queue of ${group}`,
   next: (group) => `Next in the queue of ${group}`,
+  whenBetween: (first, last) => `Starts between ${first} and ${last}, as far as can be told.`,
+  whenUnknown: "We cannot say yet when it starts.",
   since: (time) => `for ${time}`,
   left: (time) => `${time} left`,
   over: "time is over",

@@ -82,6 +82,7 @@ function standing(session, page) {
   const lines = [];
   if (session.position) lines.push(el("strong", { text: session.position === 1 ? texts.next(page.group(session.group)) : texts.position(session.position, page.group(session.group)) }));
   if (session.why) lines.push(el("span", { text: session.why }));
+  if (session.why && session.state === "PENDING") lines.push(el("span", { class: "bkai-muted", "data-when": session.when ? "known" : "unknown", text: when(session.when) }));
   const progress = session.progress;
   if (progress && !ENDED.has(session.state)) {
     lines.push(el("span", { text: progress.percent === null ? progress.message : `${progress.message} ${progress.percent} %` }));
@@ -97,6 +98,14 @@ function standing(session, page) {
       el("button", { class: "btn btn-sm btn-outline-primary", type: "button", text: offer.text, "data-action": offer.text, onclick: () => page.take(session, offer) }))));
   }
   return lines.length ? el("div", { class: "bkai-why" }, lines) : null;
+}
+
+/** When somebody who waits starts, in the reader's own time. */
+export function when(range) {
+  if (!range) return texts.whenUnknown;
+  const day = (moment) => moment.toDateString() !== new Date().toDateString();
+  const text = (moment) => moment.toLocaleString([], { ...(day(moment) && { weekday: "short" }), hour: "2-digit", minute: "2-digit" });
+  return texts.whenBetween(text(new Date(range.earliest)), text(new Date(range.latest)));
 }
 
 function times(session) {
