@@ -183,6 +183,10 @@ class Hall:
     bounds: dict[Size, Bounds] = field(default_factory=dict)
     #: what requests are short of, each with the version of the books in which that was found
     short: dict[tuple[Wish | None, int, int], tuple[int, Shortage | None]] = field(default_factory=dict)
+    #: as `short`: which closed node would take them
+    barred: dict[tuple[Wish | None, int, int], tuple[int, tuple[str, bool] | None]] = field(
+        default_factory=dict
+    )
     #: everybody's place, counted when first asked for after a change
     places: dict[str, int] | None = None
 
@@ -280,6 +284,15 @@ class Scheduler:
         for it (False).
         """
         hall, request = self.hall_of(id), self.waiting(id).request
+        want = (request.wish, request.cpu_milli, request.memory_mib)
+        known = hall.barred.get(want)
+        if known is None or known[0] != hall.books.version:
+            if len(hall.barred) > 1000:
+                hall.barred.clear()
+            known = hall.barred[want] = hall.books.version, self._barred(hall, request)
+        return known[1]
+
+    def _barred(self, hall: Hall, request: Request) -> tuple[str, bool] | None:
         concerned = [hall.empty[name] for name in self._shut if name in hall.empty]
         for empty in concerned:
             if _alone(shut(hall.books[empty.node], empty, ()), request) is not None:
