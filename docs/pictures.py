@@ -147,6 +147,12 @@ MIXED = [
     Ask("b2", "bob", 0.6, 2), Ask("c1", "cyd", 0.8, 2), Ask("a3", "ada", 1, 2),
 ]  # fmt: skip
 ONE = {"ada": ("Your policy allows you", {"sessions": Fraction(1)})}
+GANG = [
+    Ask("a1", "ada", 0, 3), Ask("a2", "ada", 0, 1.5), Ask("b1", "bob", 0.5, 2, together=2), Ask("c1", "cyd", 1, 1),
+]  # fmt: skip
+CAPPED = [
+    Ask("a1", "ada", 0, 2, caps=ONE), Ask("a2", "ada", 0, 2, caps=ONE), Ask("b1", "bob", 0.5, 2), Ask("c1", "cyd", 1, 1),
+]  # fmt: skip
 PICTURES: dict[str, tuple[str, Callable[[], list[Bar]]]] = {
     "fifo": ("First come, first served", lambda: play(PEOPLE, Rules(Discipline.FIFO, backfill=False))),
     "lifo": ("Last come, first served", lambda: play(PEOPLE, Rules(Discipline.LIFO, backfill=False))),
@@ -165,8 +171,7 @@ PICTURES: dict[str, tuple[str, Callable[[], list[Bar]]]] = {
     "together": (
         "Together or not at all",
         lambda: play(
-            [Ask("a1", "ada", 0, 3), Ask("a2", "ada", 0, 1.5)]
-            + [Ask("b1", "bob", 0.5, 2, together=2), Ask("c1", "cyd", 1, 1)],
+            GANG,
             Rules(),
         ),
     ),
@@ -180,8 +185,7 @@ PICTURES: dict[str, tuple[str, Callable[[], list[Bar]]]] = {
     "running": (
         "One at a time of each person",
         lambda: play(
-            [Ask("a1", "ada", 0, 2, caps=ONE), Ask("a2", "ada", 0, 2, caps=ONE)]
-            + [Ask("b1", "bob", 0.5, 2), Ask("c1", "cyd", 1, 1)],
+            CAPPED,
             Rules(),
         ),
     ),
