@@ -151,7 +151,8 @@ GANG = [
     Ask("a1", "ada", 0, 3), Ask("a2", "ada", 0, 1.5), Ask("b1", "bob", 0.5, 2, together=2), Ask("c1", "cyd", 1, 1),
 ]  # fmt: skip
 CAPPED = [
-    Ask("a1", "ada", 0, 2, caps=ONE), Ask("a2", "ada", 0, 2, caps=ONE), Ask("b1", "bob", 0.5, 2), Ask("c1", "cyd", 1, 1),
+    Ask("a1", "ada", 0, 2, caps=ONE), Ask("a2", "ada", 0, 2, caps=ONE),
+    Ask("b1", "bob", 0.5, 2), Ask("c1", "cyd", 1, 1),
 ]  # fmt: skip
 PICTURES: dict[str, tuple[str, Callable[[], list[Bar]]]] = {
     "fifo": ("First come, first served", lambda: play(PEOPLE, Rules(Discipline.FIFO, backfill=False))),
