@@ -12,7 +12,7 @@ import msgspec
 
 from jupyterhub_bkai.gpus.slices import Unit, number
 from jupyterhub_bkai.leasing.broker import Broker
-from jupyterhub_bkai.leasing.lifecycle import PUBLIC, State
+from jupyterhub_bkai.leasing.lifecycle import HOLDING, PUBLIC, State
 from jupyterhub_bkai.leasing.when import Range
 from jupyterhub_bkai.model import Slice
 from jupyterhub_bkai.options import wish_text
@@ -106,6 +106,8 @@ class Session(msgspec.Struct):
     deadline: str | None
     cause: str | None
     message: str | None
+    #: what is wrong with a session that runs: a device that is gone
+    trouble: str | None
     node: str | None
     enforcement: str
     fake: bool
@@ -204,10 +206,26 @@ def session(
         deadline=iso(record.deadline_ms),
         cause=str(record.cause) if record.cause else None,
         message=record.message,
+        trouble=trouble(record, broker),
         node=record.node,
         enforcement=enforcement,
         fake=fake,
     )
+
+
+def trouble(record: Record, broker: Broker) -> str | None:
+    """What is wrong with what a session holds; None while all of it is there and works."""
+    if record.state not in HOLDING or record.state == State.STOPPING:
+        return None
+    for piece in record.slices:
+        device = broker.device(piece.device)
+        if device is None or not device.healthy:
+            what = "is gone from" if device is None else "does not work in"
+            return (
+                f"Card {piece.index} ({piece.model}) {what} the machine {record.node}, and programs that use it fail. "
+                "Save your work, stop this session and start another."
+            )
+    return None
 
 
 class Transition(msgspec.Struct):

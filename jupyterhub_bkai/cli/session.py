@@ -214,7 +214,7 @@ def doing(one: "Session") -> str:
     if one.progress and one.state in ("PREPARING", "PULLING"):
         percent = "" if one.progress.percent is None else f" ({one.progress.percent} %)"
         return one.progress.message + percent
-    return one.message or one.cause or one.state.lower()
+    return one.trouble or one.message or one.cause or one.state.lower()
 
 
 def _note(one: "Session") -> str:

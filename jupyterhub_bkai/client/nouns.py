@@ -74,6 +74,7 @@ class Session:
     deadline: datetime | None = None
     cause: str | None = None
     message: str | None = None
+    trouble: str | None = None
     node: str | None = None
     enforcement: str = ""
     fake: bool = False

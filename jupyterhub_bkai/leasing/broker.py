@@ -27,7 +27,7 @@ from jupyterhub_bkai.leasing.scheduler import Held, Scheduler
 from jupyterhub_bkai.leasing.switches import Kind, Switch, Switches
 from jupyterhub_bkai.leasing.tally import Tally
 from jupyterhub_bkai.leasing.why import Standing, standing
-from jupyterhub_bkai.model import Node, Person, Request
+from jupyterhub_bkai.model import Device, Node, Person, Request
 from jupyterhub_bkai.options import shown
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.database import Batch, Store
@@ -268,6 +268,7 @@ class Broker:
         self.unwanted: dict[str, Record] = {}
         self.last_order = 0
         self._nodes: tuple[Node, ...] = ()
+        self._devices: dict[str, Device] = {}
         self._clock = clock
         self._entropy = entropy
         self._pending: list[_Pending] = []
@@ -535,6 +536,11 @@ class Broker:
     def set_nodes(self, nodes: Sequence[Node]) -> None:
         """The machines there are now; the waiting are looked at again."""
         self._nodes = tuple(nodes)
+        gone = self._devices
+        self._devices = {device.id: device for node in nodes for device in node.devices}
+        for record in self.records.values():
+            if any(gone.get(piece.device) != self._devices.get(piece.device) for piece in record.slices):
+                self.touch(record.id)
         # Not at once: a decision may be on its way to the disk, which the records do not know of yet.
         self._stale = True
         self._work.set()
@@ -601,6 +607,10 @@ class Broker:
             after=frozenset(request.after),
             caps=policy.caps_of(settings, record.user, request),
         )
+
+    def device(self, device_id: str) -> Device | None:
+        """A device as it is now; None for one that is not there (any more)."""
+        return self._devices.get(device_id)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -78,7 +78,6 @@ class Cause(StrEnum):
     IMAGE_FAILED = "image-failed"
     QUEUE_LIMIT = "queue-limit"
     REFUSED = "refused"
-    DEVICE_LOST = "device-lost"
 
 
 ENDS_AS: Mapping[Cause, State] = {
@@ -92,7 +91,6 @@ ENDS_AS: Mapping[Cause, State] = {
     Cause.IMAGE_FAILED: State.FAILED,
     Cause.QUEUE_LIMIT: State.FAILED,
     Cause.REFUSED: State.FAILED,
-    Cause.DEVICE_LOST: State.FAILED,
 }
 
 _TABLE: Mapping[tuple[State, Move], State] = {

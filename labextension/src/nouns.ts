@@ -49,6 +49,7 @@ export interface Session {
   started: string | null;
   deadline: string | null;
   message: string | null;
+  trouble: string | null;
   enforcement: string;
   fake: boolean;
 }

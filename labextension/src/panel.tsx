@@ -136,6 +136,7 @@ function KnownPage({ known, around }: { known: Known; around: Around }): ReactEl
   return (
     <>
       <Heading session={session} trans={trans} />
+      {session.trouble && <p className="bkai-note bkai-note-warn">{session.trouble}</p>}
       {session.fake && session.slices.length > 0 && (
         <p className="bkai-note bkai-note-warn">
           {trans.__(

@@ -67,7 +67,7 @@ export const texts = {
     stopped: "stopped", exited: "ended by itself", cancelled: "cancelled", deadline: "its time was over",
     unattended: "nobody kept it alive", "server-gone": "its server disappeared",
     "start-failed": "it did not start", "image-failed": "its image could not be made ready",
-    "queue-limit": "waited too long", refused: "refused", "device-lost": "its device failed",
+    "queue-limit": "waited too long", refused: "refused",
   },
   defaultName: "Default session",
   card: (index) => `card ${index}`,

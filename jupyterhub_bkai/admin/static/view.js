@@ -83,6 +83,7 @@ function standing(session, page) {
   if (session.position) lines.push(el("strong", { text: session.position === 1 ? texts.next(page.group(session.group)) : texts.position(session.position, page.group(session.group)) }));
   if (session.why) lines.push(el("span", { text: session.why }));
   if (session.why && session.state === "PENDING") lines.push(el("span", { class: "bkai-muted", "data-when": session.when ? "known" : "unknown", text: when(session.when) }));
+  if (session.trouble) lines.push(el("span", { class: "bkai-error", text: session.trouble }));
   const progress = session.progress;
   if (progress && !ENDED.has(session.state)) {
     lines.push(el("span", { text: progress.percent === null ? progress.message : `${progress.message} ${progress.percent} %` }));
