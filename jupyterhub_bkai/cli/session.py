@@ -13,6 +13,9 @@ from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_setting
 from jupyterhub_bkai.cli.terminal import ago, available, between, coloured, facts, gist, memory, plain, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from jupyterhub_bkai.client import AsyncClient
     from jupyterhub_bkai.client.nouns import Session, Transition
 
@@ -27,8 +30,13 @@ def session() -> None:
 @option_flags()
 @click.option("--wait", is_flag=True, help="Come back only when all of them run.")
 @click.option("--check", is_flag=True, help="Only say what would happen.")
+@click.option(
+    "--smaller",
+    is_flag=True,
+    help="Where it would wait, take the smallest change with which it starts at once.",
+)
 @with_settings
-def create(wait: bool, check: bool, **flags: object) -> None:
+def create(wait: bool, check: bool, smaller: bool, **flags: object) -> None:
     """Ask for a session, or several with --count.
 
     What you do not give has the hub's default. Where there is no room, the session waits in the queue: “bkai session
@@ -41,6 +49,8 @@ def create(wait: bool, check: bool, **flags: object) -> None:
 
     async def work(client: "AsyncClient") -> Sequence["Session"]:
         made = await client.create(options)
+        if smaller:
+            made = tuple([await _smaller(client, one) for one in made])
         return await _all_running(client, made) if wait else made
 
     made = call(work)
@@ -48,6 +58,21 @@ def create(wait: bool, check: bool, **flags: object) -> None:
         print_json({"sessions": [one.raw for one in made]})
     else:
         click.echo(_listed(made))
+
+
+async def _smaller(client: "AsyncClient", one: "Session") -> "Session":
+    """The session with the first change that starts it; as it is where there is none, or somebody was quicker."""
+    from jupyterhub_bkai.client.errors import Refused
+
+    for offer in await client.offers(one.id) if one.state == "PENDING" else ():
+        try:
+            taken = await client.take(one.id, offer["options"])
+        except Refused:
+            continue
+        if not as_json():
+            click.echo(f"{plain(one.title)}: {plain(offer['text'])}", err=True)
+        return taken
+    return one
 
 
 def _check(options: dict[str, object]) -> None:
@@ -178,6 +203,40 @@ def logs(name: str, tail: int | None) -> None:
         click.echo(plain(text, keep="\n\t") if available() else text, nl=False)
 
 
+@session.command()
+@click.argument("name", metavar="NAME|ID")
+@click.option("--take", type=click.IntRange(1), metavar="NUMBER", help="Take the change of this number.")
+@with_settings
+def offers(name: str, take: int | None) -> None:
+    """Show with which changes a waiting session would start at once, each the smallest of its kind."""
+
+    async def work(client: "AsyncClient") -> tuple["Session", Sequence["Mapping[str, Any]"]]:
+        one = await find(client, name)
+        found = await client.offers(one.id)
+        if take is None:
+            return one, found
+        if take > len(found):
+            have = f"there are {len(found)}" if found else "there is none just now"
+            raise Refused(f"There is no change number {take}; {have}.", reason="not-offered")
+        return await client.take(one.id, found[take - 1]["options"]), found
+
+    from jupyterhub_bkai.client.errors import Refused
+
+    one, found = call(work)
+    if as_json():
+        print_json({"id": one.id, "state": one.state, "offers": list(found)})
+    elif take is not None:
+        click.echo(f"{plain(one.title)}: {coloured(plain(one.state))}")
+    elif found:
+        click.echo("\n".join(f"{number}. {plain(offer['text'])}" for number, offer in enumerate(found, 1)))
+    else:
+        click.echo(
+            "There is no smaller request with which it would start now."
+            if one.state == "PENDING"
+            else f"{plain(one.title)} does not wait: it is {plain(one.state)}."
+        )
+
+
 @session.command("open")
 @click.argument("name", metavar="NAME|ID")
 @click.option("--browser", is_flag=True, help="Also open it in your browser.")
@@ -263,6 +322,9 @@ def _facts(one: "Session", url: str) -> list[tuple[str, object]]:
         ("Group", one.group),
         ("Project", one.project),
         ("Type", one.session_type),
+        ("Priority", one.raw.get("priority", "")),
+        ("Not before", ago(one.not_before) if one.state == "PENDING" else ""),
+        ("After", ", ".join(one.after) if one.state == "PENDING" else ""),
         ("Asked", ago(one.asked)),
         ("Started", ago(one.started)),
         ("Ended", ago(one.ended)),

@@ -149,6 +149,17 @@ class AsyncClient:
         }
         return _as(dict[str, Any], await self.wire.json("PUT", self.wire.api("/rules"), json=body))
 
+    async def offers(self, id: str) -> tuple[Json, ...]:
+        """Changes with which a waiting session would start at once, each the smallest of its kind: `text` says it, and
+        `options` is what `take` is given.
+        """
+        found = await self._get(_path(id, "offers"))
+        return tuple(_as(dict[str, Any], offer) for offer in found["offers"])
+
+    async def take(self, id: str, options: Mapping[str, str]) -> Session:
+        """Have a waiting session ask for what was offered; it keeps its place."""
+        return _as(Session, await self._post(_path(id, "offers"), {"options": dict(options)}))
+
     async def keepalive(self, id: str) -> None:
         """Say that a session created with `keepalive_s` is still wanted."""
         await self.wire.send("POST", self.wire.api(_path(id, "keepalive")))

@@ -75,6 +75,8 @@ class Session:
     cause: str | None = None
     message: str | None = None
     trouble: str | None = None
+    not_before: datetime | None = None
+    after: tuple[str, ...] = ()
     node: str | None = None
     enforcement: str = ""
     fake: bool = False

@@ -101,6 +101,8 @@ class Client:
     session = _blocking(AsyncClient.session)
     stop = _blocking(AsyncClient.stop)
     extend = _blocking(AsyncClient.extend)
+    offers = _blocking(AsyncClient.offers)
+    take = _blocking(AsyncClient.take)
     keepalive = _blocking(AsyncClient.keepalive)
     transitions = _blocking(AsyncClient.transitions)
     logs = _blocking(AsyncClient.logs)

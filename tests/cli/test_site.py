@@ -224,3 +224,27 @@ def test_login_with_the_hubs_own_address(bkai: Bkai, site: Site, token: str) -> 
     done = bkai("login", f"{site.url}/hub/home", stdin=token, **away)
     assert done.stdout == f"Logged in to {site.url} as carla.\n"
     assert IMAGE in bkai("images", **away).stdout
+
+
+def test_a_smaller_one_starts_at_once(bkai: Bkai, site: Site, token: str) -> None:
+    """The card is half taken; a whole one waits, and half of one is offered, by its number and by a flag."""
+    ask = ("session", "create", "--version", IMAGE, *SMALL)
+    assert bkai(*ask, "--fgpu", "1.5", "--name", "hog").returncode == 0
+    assert bkai(*ask, "--fgpu", "2", "--name", "whole").returncode == 0
+    shown = bkai("session", "offers", "whole")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("1. "), shown.stdout
+    assert "0.5 fGPU" in shown.stdout
+    wrong = bkai("session", "offers", "whole", "--take", "9")
+    assert "There is no change number 9" in wrong.stderr
+    taken = bkai("session", "offers", "whole", "--take", "1")
+    assert taken.returncode == 0, taken.stderr
+    assert "does not wait" in bkai("session", "offers", "whole").stdout
+    assert bkai("session", "stop", "whole").returncode == 0
+    site.until(lambda: "whole" not in site.states(token), 60, "it has ended")
+    made = bkai(*ask, "--fgpu", "1", "--name", "flag", "--smaller")
+    assert made.returncode == 0, made.stderr
+    assert "0.5 fGPU" in made.stderr
+    site.until(lambda: site.states(token).get("flag") == "RUNNING", 60, "it runs")
+    assert bkai("session", "stop", "hog", "flag").returncode == 0
+    site.until(lambda: nothing_is_left(site, token), 30, "nothing is left")
