@@ -668,6 +668,7 @@ class Scheduler:
         wish, begin = request.wish, self._enough(book, request)
         if wish is None or begin == NEVER:
             return begin
+        whole = not wish.profile and wish.share == 1
         ends: dict[str, list[tuple[int, Fraction]]] = {}
         for held in self._of_node.get(book.node, {}).values():
             for piece in held.slices:
@@ -684,6 +685,10 @@ class Scheduler:
                 continue
             if wish.profile:
                 moments.append(0 if any(p.name == wish.profile for p in facts.mig) else NEVER)
+                continue
+            if whole:  # all that is held of it has to end
+                last = max((end for end, _ in ends.get(facts.id, ())), default=0)
+                moments.append(last if not facts.mig else NEVER)
                 continue
             free, moment = device.free_share, 0
             for end, share in sorted(ends.get(facts.id, ())):

@@ -280,7 +280,10 @@ class World:
     # -- what people, the Hub and the loop do ----------------------------------------------------------
 
     def _record(self, number: int) -> Record | None:
-        return self.broker.of_server(self.lives[number].job.user, f"s{number}")
+        life = self.lives[number]
+        if life.lease is not None:
+            return self.broker.records.get(life.lease)
+        return self.broker.of_server(life.job.user, f"s{number}")
 
     def _ask(self, number: int) -> Command[Any] | None:
         life = self.lives[number]

@@ -45,5 +45,5 @@ async def test_what_was_asked_for_is_a_trace(a_broker: OpenBroker, tmp_path: Pat
     path = tmp_path / "trace.csv"
     path.write_text(trace.write(trace.anonymous(jobs)))
     report = await asyncio.to_thread(simulate, Plan(trace=path, devices="fake:one-8gb", policies=("fifo",)))
-    assert report.policies[0].waits[""].sessions == 2
-    assert report.policies[0].gave_up == 1
+    assert report.policies[0].waits[""].sessions == 3
+    assert report.policies[0].waits[""].worst_s > 0  # a half and a whole of one device do not go together
