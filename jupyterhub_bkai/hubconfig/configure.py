@@ -34,8 +34,6 @@ ACCESS = f"access:services!service={SERVICE}"
 SESSION_SCOPES = ("users:activity!user", "access:servers!server", ACCESS)
 SERVICE_SCOPES = ("servers", "read:users:name", "read:users:groups")
 SUPERVISOR_SCOPES = ("proxy", "list:users", "read:servers", "delete:servers")
-# Beyond the wait in the queue: what an image may take to be made, and then some. The service keeps the real limits.
-_SPARE_S = 6 * 3600
 
 
 class HubConfigError(Exception):
@@ -74,7 +72,7 @@ def configure(
         _hub(c, folder, secrets, addresses)
         _login(c, folder, settings)
     _hosts(c, settings, addresses)
-    _sessions(c, folder, settings)
+    _sessions(c, folder)
     _services(c, secrets, addresses)
     _pages(c, folder)
 
@@ -193,7 +191,7 @@ def _login(c: Config, folder: DataFolder, settings: Settings) -> None:
     _default(c, "AccountsAuthenticator", "first_login_file", str(folder.first_login))
 
 
-def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
+def _sessions(c: Config, folder: DataFolder) -> None:
     """Named servers that may wait in our queue for as long as it lets them."""
     _default(c, "JupyterHub", "spawner_class", "bkaispawner.process.ProcessSpawner")
     _default(c, "Leased", "service_socket", str(folder.hub_socket))
@@ -207,7 +205,6 @@ def _sessions(c: Config, folder: DataFolder, settings: Settings) -> None:
     given = _given(c, "JupyterHub", "tornado_settings", {})
     # Long enough for a refusal to be the answer to the call itself; who must wait is told so soon after.
     c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.5, **given}
-    _default(c, "Spawner", "start_timeout", settings.queue_limit_s + settings.start_limit_s + _SPARE_S)
     # A session that died by itself is noticed by the hub within this many seconds.
     _default(c, "Spawner", "poll_interval", 10)
     scopes = _given(c, "Spawner", "server_token_scopes", [])
