@@ -110,7 +110,7 @@ async def serve(folder: Path, port: int, hub_url: str, waiting: int, discipline:
     door = HTTPServer(trusted.application(context))
     door.add_socket(bind_unix_socket(str(folder / "hub.sock"), mode=0o600))
     ending = Ending(broker)
-    tasks = [writing, asyncio.create_task(ending.run())]
+    tasks = [writing, asyncio.create_task(ending.run()), asyncio.create_task(context.forecast.run())]
     print(json.dumps({"waiting": len(broker.scheduler.halls["default"].line)}), flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.lifecycle import HOLDING, State
-from jupyterhub_bkai.leasing.when import Expectation, Range, Running
+from jupyterhub_bkai.leasing.when import Expectation, Guess, Range, Running
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.records import Record
 
@@ -70,7 +70,7 @@ class Forecast:
                     for id in changed:
                         self._learn(id, ended.get(id))
                     if self._wanted.is_set() and self._clock_s() >= self._not_before:
-                        self.look()
+                        await self.look()
                 except Exception:
                     log.exception("When those who wait will start could not be reckoned")
                     self._not_before = self._clock_s() + 60.0
@@ -88,20 +88,31 @@ class Forecast:
             took_s = (ended.ended_ms - ended.granted_ms) / 1000
             self.expectation.history.add(ended.user, ended.request.duration_s, took_s)
 
-    def look(self) -> None:
-        """Looks ahead from the present state, and tells who is watched and moved."""
+    async def look(self) -> None:
+        """Looks ahead from the present state, beside everything else, and tells who is watched and moved."""
         self._wanted.clear()
-        begun = self._cost_s()
         running = {
             record.id: Running(record.user, record.granted_ms, record.request.duration_s)
             for record in self._broker.records.values()
             if record.state in HOLDING and record.granted_ms is not None
         }
-        now_ms = self._now_ms()
-        self.expectation.look(
-            self._broker.scheduler, running, now_ms, lambda: self._cost_s() - begun < BUDGET_S
-        )
-        cost_s, now_s = self._cost_s() - begun, self._clock_s()
+        now_ms, scheduler = self._now_ms(), self._broker.scheduler.copy()
+
+        def ahead() -> tuple[dict[str, Guess], float]:
+            begun = self._cost_s()
+            found = self.expectation.ahead(
+                scheduler, running, now_ms, lambda: self._cost_s() - begun < BUDGET_S
+            )
+            return found, self._cost_s() - begun
+
+        found, cost_s = await asyncio.to_thread(ahead)
+        waits = {
+            id: guess
+            for id, guess in found.items()
+            if (record := self._broker.records.get(id)) is not None and record.state == State.QUEUED
+        }
+        self.expectation.take(waits, now_ms)
+        now_s = self._clock_s()
         self._not_before = now_s + max(EVERY_S, cost_s / PART)
         self._tell(now_ms, now_s)
 

@@ -14,7 +14,7 @@ fair    fair share over time: the person who used least, older use counting half
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -128,6 +128,13 @@ class Line:
         """A queue of its own with the same in it."""
         lanes = {lane: [*keys] for lane, keys in self._lanes.items()}
         return Line(self.discipline, dict(self.items), lanes, [*self._keys])
+
+    def only(self, items: Iterable[Waiting]) -> "Line":
+        """A queue of its own with no others in it."""
+        new = Line(self.discipline)
+        for item in items:
+            new.add(item)
+        return new
 
     def shapes(self) -> int:
         """How many kinds of requests wait."""

@@ -32,6 +32,10 @@ KEPT, ENOUGH = 400, 40
 ASSUMED = tuple(-1.6 + 2.4 * step / 24 for step in range(25))
 #: lengths of sessions that are remembered, of one person and of all
 MINE, ALL = 60, 600
+#: so many of those who wait are followed, and taken note of to see what predictions missed by
+NOTED = 1000
+#: so many steps are followed whatever they cost
+LEAST = 8
 #: a session that has lasted longer than any before goes on for this part of its age
 LONGER = 0.25
 
@@ -129,7 +133,9 @@ def follow(
     heapify(ends)
     future, at_ms = Future({}, now_ms), now_ms
     items = {id: copy.waiting(id) for hall in copy.halls.values() for id in _ids(hall.line.items.values())}
-    while ends and len(future.starts) < min(DEPTH, len(items)) and go_on():
+    steps = 0
+    while ends and len(future.starts) < min(DEPTH, len(items)) and (steps < LEAST or go_on()):
+        steps += 1
         at_ms = max(ends[0][0], at_ms + int(STRIDE * (at_ms - now_ms)))
         while ends and ends[0][0] <= at_ms:
             copy.free(heappop(ends)[1], at_ms)
@@ -208,7 +214,7 @@ def _shortest(misses: list[float], count: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Guess:
+class Guess:
     """What was predicted, when, and how."""
 
     at_ms: int
@@ -221,10 +227,9 @@ class Expectation:
 
     def __init__(self) -> None:
         self.history, self.misses = History(), Misses()
-        self._futures: deque[Future] = deque(maxlen=FUTURES)
         self._salt = 0
-        self._guesses: dict[str, list[_Guess]] = {}
-        self._now: dict[str, _Guess] = {}
+        self._guesses: dict[str, list[Guess]] = {}
+        self._now: dict[str, Guess] = {}
 
     def look(
         self,
@@ -235,48 +240,52 @@ class Expectation:
         futures: int = FUTURES,
     ) -> None:
         """Looks ahead from the present state, and predicts for everybody who waits."""
-        self._futures.clear()
-        for _ in range(futures):
+        self.take(self.ahead(scheduler.copy(), running, now_ms, go_on, futures), now_ms)
+
+    def ahead(
+        self,
+        scheduler: Scheduler,
+        running: Mapping[str, Running],
+        now_ms: int,
+        go_on: Callable[[], bool],
+        futures: int = FUTURES,
+    ) -> "dict[str, Guess]":
+        """What is to be expected, without taking note of it. Of all of this only `history` is read, so that it can be
+        done beside the rest, for a copy of the scheduler, which is used up.
+        """
+        lines: dict[str, list[str]] = {}
+        for hall in scheduler.halls.values():
+            order = [*scheduler.order(hall.name, now_ms)]
+            lines[hall.name] = [*_ids(order)]
+            if len(order) > NOTED:  # the others will not start in what is followed
+                hall.line = hall.line.only(order[:NOTED])
+        seen: list[Future] = []
+        while len(seen) < futures:
             self._salt += 1
-            self._futures.append(follow(scheduler, running, self.history, now_ms, self._salt, go_on))
+            seen.append(follow(scheduler, running, self.history, now_ms, self._salt, go_on))
             if not go_on():
                 break
-        self._now = {}
+        found: dict[str, Guess] = {}
         for hall in scheduler.halls.values():
             if not hall.rules.on_hold:
-                self._guess(hall.name, [*_ids(scheduler.order(hall.name, now_ms))], now_ms)
+                found |= _guesses(hall.name, lines[hall.name], seen, now_ms)
+        return found
+
+    def take(self, found: "dict[str, Guess]", now_ms: int) -> None:
+        """Takes note of what was found: from now on this is what is told, and what it missed by will be known."""
+        self._now = found
+        for place, (id, guess) in enumerate(found.items()):
+            if place >= NOTED and id not in self._guesses:
+                continue
+            earlier = self._guesses.setdefault(id, [])
+            # Few of each: when it was asked for, and whenever a third of the wait had passed since.
+            if not earlier or now_ms - earlier[-1].at_ms > max(SLACK_MS, 0.33 * earlier[-1].middle_ms):
+                earlier.append(guess)
         late: dict[Kind, list[float]] = {}
         for guesses in self._guesses.values():
             for guess in guesses:
                 late.setdefault(guess.kind, []).append(_miss(guess, now_ms))
         self.misses.wait_for(late)
-
-    def _guess(self, group: str, line: list[str], now_ms: int) -> None:
-        place = {id: n for n, id in enumerate(line, 1)}
-        # The last ones that were followed say how fast the queue moves for those behind them.
-        pace = [
-            (start - now_ms, place[id])
-            for future in self._futures
-            for id, start in future.starts.items()
-            if id in place
-        ]
-        furthest = max((n for _, n in pace), default=0)
-        slow = [wait / n for wait, n in pace if n > furthest * 0.7]
-        for id in line:
-            starts = sorted(f.starts[id] - now_ms for f in self._futures if id in f.starts)
-            far = 2 * len(starts) < len(self._futures)
-            if not far:
-                middle = float(starts[len(starts) // 2])
-            elif slow:
-                middle = place[id] * sorted(slow)[len(slow) // 2]
-            else:
-                continue
-            guess = _Guess(now_ms, middle, (group, far, min(6, int(log(1 + middle / 600_000)))))
-            self._now[id] = guess
-            earlier = self._guesses.setdefault(id, [])
-            # Few of each: when it was asked for, and whenever a third of the wait had passed since.
-            if not earlier or now_ms - earlier[-1].at_ms > max(SLACK_MS, 0.33 * earlier[-1].middle_ms):
-                earlier.append(guess)
 
     def range(self, id: str, now_ms: int) -> Range | None:
         """When one who waits starts; None when nobody can say."""
@@ -300,6 +309,32 @@ class Expectation:
         self._guesses.pop(id, None)
 
 
+def _guesses(group: str, line: list[str], futures: list[Future], now_ms: int) -> dict[str, Guess]:
+    """What is to be expected for each of a queue, next first."""
+    place = {id: n for n, id in enumerate(line, 1)}
+    # The last ones that were followed say how fast the queue moves for those behind them.
+    pace = [
+        (start - now_ms, place[id])
+        for future in futures
+        for id, start in future.starts.items()
+        if id in place
+    ]
+    furthest = max((n for _, n in pace), default=0)
+    slow = sorted(wait / n for wait, n in pace if n > furthest * 0.7)
+    found = {}
+    for id, n in place.items():
+        starts = sorted(future.starts[id] - now_ms for future in futures if id in future.starts)
+        far = 2 * len(starts) < len(futures)
+        if not far:
+            middle = float(starts[len(starts) // 2])
+        elif slow:
+            middle = n * slow[len(slow) // 2]
+        else:
+            continue
+        found[id] = Guess(now_ms, middle, (group, far, min(6, int(log(1 + middle / 600_000)))))
+    return found
+
+
 def words(range: Range | None, now_ms: int) -> str:
     """A range in a sentence; "" where there is none. Coarse, so that it is not said anew with each second."""
     if range is None:
@@ -316,5 +351,5 @@ def _coarse(seconds: int) -> int:
     return -(-max(0, seconds) // step) * step
 
 
-def _miss(guess: _Guess, at_ms: int) -> float:
+def _miss(guess: Guess, at_ms: int) -> float:
     return log((at_ms - guess.at_ms + SLACK_MS) / (guess.middle_ms + SLACK_MS))

@@ -222,7 +222,7 @@ async def test_beside_a_broker_it_is_kept_while_somebody_looks(a_broker: OpenBro
         waits = await broker.ask(ADA, "b", asked("1", duration_s=3600))
         await broker.ready(first[0].id)
         assert forecast.of(waits[0]) is None
-        forecast.look()
+        await forecast.look()
         found = forecast.of(waits[0])
         assert found is not None
         assert clock.wall_ms <= found.earliest_ms < clock.wall_ms + 3_600_000 < found.latest_ms
