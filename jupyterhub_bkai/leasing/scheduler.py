@@ -260,6 +260,10 @@ class Scheduler:
                 dict(hall.nowhere),
                 hall.gains,
                 dict(hall.tries),
+                {
+                    size: Bounds(known.change, dict(known.of), [*known.order])
+                    for size, known in hall.bounds.items()
+                },
             )
         return new
 
