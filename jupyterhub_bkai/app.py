@@ -47,8 +47,10 @@ from jupyterhub_bkai.fences.process import ProcessFence
 from jupyterhub_bkai.gpus.inventory import Inventory, this_machine
 from jupyterhub_bkai.gpus.source import Selection, SourceOptions, SourceProblem, select
 from jupyterhub_bkai.hub import Hub
+from jupyterhub_bkai.leasing import lasting
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.reconcile import Reconciler
+from jupyterhub_bkai.notices.outbox import Outbox
 from jupyterhub_bkai.options import ImageOffer
 from jupyterhub_bkai.store.database import Database
 
@@ -186,6 +188,7 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
     clock = Clock()
     broker = Broker(database, site, clock, file=settings.split(text))
     await broker.load(inventory.nodes)
+    outbox = Outbox(broker, data.root, addresses.public_url, clock.now_ms)
     spare_what_stays()
     hub = Hub(addresses.hub_api_url, secrets.service_token)
     fence = ProcessFence.of_this_machine()
@@ -220,6 +223,8 @@ async def start(data: DataFolder, database_url: str | None = None) -> Service:
         asyncio.create_task(reconciler.watch_memory(), name="memory"),
         asyncio.create_task(context.gauges.run(), name="gauges"),
         asyncio.create_task(context.forecast.run(), name="forecast"),
+        asyncio.create_task(lasting.warn_all(broker, clock.now_ms), name="warnings"),
+        asyncio.create_task(outbox.run(), name="outbox"),
         asyncio.create_task(_look_at_devices(inventory, broker), name="devices"),
         asyncio.create_task(_tidy(data.session_logs, broker), name="tidy"),
     ]

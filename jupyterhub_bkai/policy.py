@@ -15,6 +15,7 @@ from jupyterhub_bkai.gpus.slices import Unit, number
 from jupyterhub_bkai.leasing.caps import Amounts, Excess, excess, needs, total
 from jupyterhub_bkai.leasing.scheduler import Rules
 from jupyterhub_bkai.model import Mount, Person, Request, SessionType
+from jupyterhub_bkai.notices.kinds import Ways
 from jupyterhub_bkai.options import duration_text, shown, size_text
 
 #: who has no policy of their own has the one of this name
@@ -125,6 +126,9 @@ class Settings:
     start_limit_s: int = 600
     image_roots: tuple[str, ...] = ()
     subdomain_host: str | None = None
+    #: seconds before a session's end at which its owner is warned, most first
+    warn_before_s: tuple[int, ...] = (1800, 600, 120)
+    notices: Ways = field(default_factory=Ways)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def group(self, name: str) -> Group | None:

@@ -20,6 +20,7 @@ from jupyterhub_bkai.leasing.caps import PLAIN, Amounts
 from jupyterhub_bkai.leasing.queue import Discipline
 from jupyterhub_bkai.leasing.scheduler import Rules
 from jupyterhub_bkai.model import SessionType
+from jupyterhub_bkai.notices.kinds import Email, Ways, Webhook, is_address
 from jupyterhub_bkai.options import KEYS, amount, duration_text, seconds, shown, size_mib
 from jupyterhub_bkai.policy import HIGHEST, Folder, Group, Limits, Policy, Preset, Settings
 
@@ -52,6 +53,17 @@ devices: auto
 # People reach this site as https://hub.example.org, and the sessions of each person at a host name below it: pages in
 # one person's session can then do nothing in another's name. Needs DNS for *.hub.example.org, and a certificate.
 # subdomain_host: https://hub.example.org
+
+# People are warned so long before their session ends.
+# warn_before: [30m, 10m, 2m]
+
+# Where notices go (a session ends soon, has ended, it is somebody's turn …). Posts are signed with the key in
+# secret_file; files are relative to the data folder.
+# notices:
+#   turn_after: 5m        # only who has waited for longer is told that it is their turn
+#   webhook: {url: "https://chat.example.org/hooks/bkai", secret_file: webhook.key}
+#   email: {smtp: "mail.example.org:587", from: bkai@example.org, to: "{user}@example.org",
+#           user: bkai, password_file: mail.password}    # security: starttls, tls or none; own_address: true
 
 groups:
   default:
@@ -176,6 +188,14 @@ class _Problems:
             return default
         return str(value)
 
+    def line(self, value: Any, place: str, most: int) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value or len(value) > most or not value.isprintable():
+            self.add(place, "expected a text of one line.")
+            return None
+        return value
+
     def duration(self, value: Any, place: str) -> int | None:
         if value is None:
             return None
@@ -187,12 +207,15 @@ class _Problems:
 
 _SITE = (
     "version", "devices", "reserve_mib", "folders", "default_version", "queue_limit", "start_limit", "images", "auth",
-    "subdomain_host",
+    "subdomain_host", "warn_before", "notices",
 )  # fmt: skip
 _GROUP = (
     "title", "nodes", "fgpu_per_gpu", "quantum", "session_types", "public", "users", "hub_groups", "images",
     "cpu_overcommit", "default_duration", "max_duration", "max_priority", "pending_timeout", "limits", "queue",
 )  # fmt: skip
+_NOTICES = ("turn_after", "webhook", "email")
+_WEBHOOK = ("url", "secret_file")
+_EMAIL = ("smtp", "from", "to", "security", "user", "password_file", "own_address")
 _POLICY = ("limits", "priority", "max_priority", "max_duration")
 _PRESET = ("title", "options", "groups", "public", "hub_groups")
 _LIMITS = ("total", "pending", "size", "running")
@@ -297,6 +320,8 @@ def compose(site: Mapping[str, Any], bodies: Bodies) -> Settings:
         start_limit_s=problems.duration(site.get("start_limit"), "start_limit") or 600,
         image_roots=problems.texts(images.get("roots"), "images.roots"),
         subdomain_host=_subdomain_host(problems, site.get("subdomain_host")),
+        warn_before_s=_steps(problems, site.get("warn_before")),
+        notices=_ways(problems, site.get("notices")),
         extra={"auth": site["auth"]} if "auth" in site else {},
     )
     if problems.found:
@@ -314,6 +339,67 @@ def _subdomain_host(problems: _Problems, value: Any) -> str | None:
         problems.add("subdomain_host", "expected an address with a name, such as https://hub.example.org.")
         return None
     return value
+
+
+def _steps(problems: _Problems, value: Any) -> tuple[int, ...]:
+    """How long before its end a session's owner is warned: a list of times."""
+    if value is None:
+        return Settings().warn_before_s
+    if not isinstance(value, list) or len(value) > 10:
+        problems.add("warn_before", "expected a list of at most ten times, such as [30m, 10m, 2m].")
+        return ()
+    found = [problems.duration(one, "warn_before") for one in value]
+    return tuple(sorted({one for one in found if one}, reverse=True))
+
+
+def _ways(problems: _Problems, body: Any) -> Ways:
+    raw = problems.mapping(body, "notices", _NOTICES)
+    turn_after_s = problems.duration(raw.get("turn_after"), "notices.turn_after")
+    return Ways(
+        turn_after_s=Ways().turn_after_s if turn_after_s is None else turn_after_s,
+        webhook=_webhook(problems, raw["webhook"]) if raw.get("webhook") is not None else None,
+        email=_email(problems, raw["email"]) if raw.get("email") is not None else None,
+    )
+
+
+def _webhook(problems: _Problems, body: Any) -> Webhook:
+    place = "notices.webhook"
+    raw = problems.mapping(body, place, _WEBHOOK)
+    url = problems.line(raw.get("url"), f"{place}.url", 2000) or ""
+    if not re.match(r"https?://[^\s/@]+(/\S*)?\Z", url):
+        problems.add(f"{place}.url", "expected an address such as https://chat.example.org/hooks/bkai.")
+    return Webhook(url, problems.line(raw.get("secret_file"), f"{place}.secret_file", 4000))
+
+
+def _email(problems: _Problems, body: Any) -> Email:
+    place = "notices.email"
+    raw = problems.mapping(body, place, _EMAIL)
+    texts = {
+        key: problems.line(raw.get(key), f"{place}.{key}", 4000) for key in _EMAIL if key != "own_address"
+    }
+    host, _, port = (texts["smtp"] or "").rpartition(":")
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", host) or not port.isdecimal() or not 0 < int(port) < 65536:
+        problems.add(f"{place}.smtp", "expected host:port, such as mail.example.org:587.")
+        host, port = "", "25"
+    for key, example in (("from", "bkai@example.org"), ("to", "{user}@example.org")):
+        address = (texts[key] or "").replace("{user}", "ada") if key == "to" else texts[key] or ""
+        if not is_address(address) and texts[key] != "{user}":
+            problems.add(f"{place}.{key}", f"expected an address such as {example}.")
+    security = texts["security"] or "starttls"
+    if security not in ("starttls", "tls", "none"):
+        problems.add(f"{place}.security", f"“{shown(security)}” is none of starttls, tls, none.")
+    if (texts["user"] is None) != (texts["password_file"] is None):
+        problems.add(f"{place}.user", "user and password_file belong together.")
+    return Email(
+        host=host,
+        port=int(port),
+        sender=texts["from"] or "",
+        to=texts["to"] or "",
+        security=security,
+        user=texts["user"],
+        password_file=texts["password_file"],
+        own_address=problems.yes(raw.get("own_address"), f"{place}.own_address", False),
+    )
 
 
 def _name(problems: _Problems, kind: str, name: str) -> str:

@@ -43,6 +43,12 @@ TABLE = {
     "leasing.why": "pure",
     "leasing.when": "pure",
     "leasing.forecast": "doer",
+    "notices": "pure",
+    "notices.kinds": "pure",
+    "notices.letter": "pure",
+    "notices.webhook": "door",
+    "notices.mail": "door",
+    "notices.outbox": "doer",
     "builds": "pure",
     "builds.definition": "pure",
     "clock": "door",
@@ -63,6 +69,7 @@ TABLE = {
     "leasing.broker": "doer",
     "leasing.closing": "doer",
     "leasing.lasting": "doer",
+    "leasing.telling": "doer",
     "leasing.tally": "doer",
     "leasing.reconcile": "doer",
     "builds.": "doer",  # everything in the package that is not named above
@@ -95,6 +102,7 @@ SIDEWAYS = {
     "admin.pages": {"api"},
     "leasing.broker": {"metering", "gpus.inventory"},
     "leasing.reconcile": {"metering", "gpus.inventory"},
+    "notices.outbox": {"leasing"},
 }
 
 # What a pure module may not import of the standard library, and must not call: time comes in as an argument.

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from jupyterhub_bkai.gpus.slices import Unit, number
+from jupyterhub_bkai.leasing import telling
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.lifecycle import HOLDING, PUBLIC, State
 from jupyterhub_bkai.leasing.when import Range
@@ -70,6 +71,14 @@ class When(msgspec.Struct):
     latest: str
 
 
+class Warning(msgspec.Struct):
+    """That a session ends soon, as its owner was told."""
+
+    id: str
+    at: str
+    message: str
+
+
 class Session(msgspec.Struct):
     """A session, from request to end."""
 
@@ -104,6 +113,8 @@ class Session(msgspec.Struct):
     started: str | None
     ended: str | None
     deadline: str | None
+    #: the newest warning of this deadline
+    warning: Warning | None
     cause: str | None
     message: str | None
     #: what is wrong with a session that runs: a device that is gone
@@ -204,6 +215,7 @@ def session(
         started=iso(record.started_ms),
         ended=iso(record.ended_ms),
         deadline=iso(record.deadline_ms),
+        warning=_warning(record, broker),
         cause=str(record.cause) if record.cause else None,
         message=record.message,
         trouble=trouble(record, broker),
@@ -226,6 +238,13 @@ def trouble(record: Record, broker: Broker) -> str | None:
                 "Save your work, stop this session and start another."
             )
     return None
+
+
+def _warning(record: Record, broker: Broker) -> Warning | None:
+    told = broker.warned.get(record.id)
+    if told is None or not told.id or told.deadline_ms != record.deadline_ms or record.state != State.RUNNING:
+        return None
+    return Warning(told.id, iso(told.at_ms) or "", telling.ending(record, told.at_ms))
 
 
 class Transition(msgspec.Struct):

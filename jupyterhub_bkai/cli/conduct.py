@@ -47,6 +47,7 @@ class Conductor:
         self._arrived = 0
         self._run: str | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._interrupting: asyncio.Task[None] | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._exit_code: int | None = None
@@ -55,6 +56,7 @@ class Conductor:
     async def perform(self) -> int:
         """Everything up to the program's exit code."""
         session = await self._ready()
+        self._watching = asyncio.create_task(self._watch_end(session.id))
         self._workspace = Workspace(self._client, session, patience=KEEPALIVE_S)
         await self._workspace.reach()
         await self._upload(self._workspace)
@@ -81,7 +83,7 @@ class Conductor:
 
     async def end(self) -> None:
         """Leave nothing behind, as far as that is possible from here."""
-        for waiting in (self._beating, self._giving_up):
+        for waiting in (self._beating, self._watching, self._giving_up):
             if waiting:
                 waiting.cancel()
         if not self._asked:
@@ -122,6 +124,17 @@ class Conductor:
         while True:
             await asyncio.sleep(BEAT_S)
             await self._quietly(self._client.keepalive(id))
+
+    async def _watch_end(self, id: str) -> None:
+        """Passes on what the service warns of before the session's end."""
+        told = ""
+        with suppress(BkaiError):
+            async with aclosing(self._client.events(id, patience=KEEPALIVE_S)) as events:
+                async for session in events:
+                    if session.warning and session.warning.id != told:
+                        told = session.warning.id
+                        more = f"For more time: bkai session extend {session.title} 1h"
+                        self._screen.trouble(f"{session.warning.message} {more}")
 
     async def _quietly(self, call: Coroutine[Any, Any, None]) -> None:
         """A lost connection or an ended session is noticed where the output is read."""

@@ -273,6 +273,8 @@ def doing(one: "Session") -> str:
     if one.progress and one.state in ("PREPARING", "PULLING"):
         percent = "" if one.progress.percent is None else f" ({one.progress.percent} %)"
         return one.progress.message + percent
+    if one.warning and one.deadline and not one.trouble:
+        return f"ends {ago(one.deadline)}"
     return one.trouble or one.message or one.cause or one.state.lower()
 
 

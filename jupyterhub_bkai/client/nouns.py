@@ -37,6 +37,15 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
+class Warning:
+    """That a session ends soon, as its owner was told; each has an id of its own."""
+
+    id: str
+    message: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One session, waiting, running or ended, as the service's books have it.
 
@@ -72,6 +81,7 @@ class Session:
     started: datetime | None = None
     ended: datetime | None = None
     deadline: datetime | None = None
+    warning: Warning | None = None
     cause: str | None = None
     message: str | None = None
     trouble: str | None = None

@@ -21,6 +21,7 @@ from jupyterhub_bkai.clock import Clock, Stamp
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotFound, PublicError, SettingsError
 from jupyterhub_bkai.gpus.fit import Choice, NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
+from jupyterhub_bkai.leasing import telling
 from jupyterhub_bkai.leasing.lifecycle import ENDS_AS, FINAL, HOLDING, Cause, Move, State, target
 from jupyterhub_bkai.leasing.queue import Discipline, Waiting
 from jupyterhub_bkai.leasing.scheduler import Held, Scheduler
@@ -28,6 +29,7 @@ from jupyterhub_bkai.leasing.switches import Kind, Switch, Switches
 from jupyterhub_bkai.leasing.tally import Tally
 from jupyterhub_bkai.leasing.why import Standing, standing
 from jupyterhub_bkai.model import Device, Node, Person, Request
+from jupyterhub_bkai.notices import kinds
 from jupyterhub_bkai.options import shown
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.database import Batch, Store
@@ -99,6 +101,8 @@ class Draft:
         moved = replace(record, state=state, since_ms=self.now.wall_ms, **changes)
         self.put(moved)
         self._note(moved, record.state, who, why)
+        if told := telling.of_move(moved, move, who, self._broker.settings.notices.turn_after_s):
+            self.tell(moved, *told)
         return moved
 
     def put(self, record: Record) -> None:
@@ -123,7 +127,20 @@ class Draft:
         longer = replace(record, deadline_ms=deadline_ms)
         self.put(longer)
         self._note(longer, record.state, who, why)
+        reached = kinds.step(self._broker.settings.warn_before_s, deadline_ms, self.now.wall_ms)
+        self.tell(longer, kinds.Kind.EXTENDED, telling.extended(longer, self.now.wall_ms), reached)
         return longer
+
+    def tell(self, record: Record, kind: kinds.Kind, message: str, step_s: int | None = None) -> None:
+        """Has the session's owner told something, by the ways they want. `step_s` before the deadline and earlier need
+        no warning any more.
+        """
+        broker, at_ms = self._broker, self.now.wall_ms
+        ways = kinds.ways(broker.settings.notices, broker.choices.get(record.user), kind)
+        if ways or step_s is not None:
+            id = names.lease_id(at_ms, broker.entropy(10))
+            self.batch.notices.append(telling.notice_row(record, id, at_ms, kind, message, step_s))
+            self.batch.deliveries.extend(telling.delivery_rows(id, at_ms, ways))
 
     def rule(self, new: Sequence[rulebook.Entry], entries: tuple[rulebook.Entry, ...], who: str) -> None:
         """Rules changed; `entries` are all that there are then."""
@@ -263,6 +280,11 @@ class Broker:
         self.progress: dict[str, Progress] = {}
         #: what an administrator has closed by hand
         self.switches: Switches = {}
+        #: what people want to be told, and what live sessions have been warned of
+        self.choices: dict[str, kinds.Choice] = {}
+        self.warned: dict[str, kinds.Warned] = {}
+        #: set when something is to be delivered
+        self.outgoing = asyncio.Event()
         self.tally = Tally()
         #: ended requests whose servers the Hub is still to forget
         self.unwanted: dict[str, Record] = {}
@@ -270,7 +292,7 @@ class Broker:
         self._nodes: tuple[Node, ...] = ()
         self._devices: dict[str, Device] = {}
         self._clock = clock
-        self._entropy = entropy
+        self.entropy = entropy
         self._pending: list[_Pending] = []
         self._work = asyncio.Event()
         self._again = False
@@ -336,6 +358,8 @@ class Broker:
             (row["kind"], row["name"]): Switch(**{**row, "kind": Kind(row["kind"])})
             for row in await self.database.read(queries.switches)
         }
+        self.choices = {row["name"]: _choice(row) for row in await self.database.read(queries.choices)}
+        self.warned = {row["request"]: _warned(row) for row in await self.database.read(queries.warned)}
         ended = {}
         for record_id in self.records.keys() - live.keys():
             if (record := await self.database.read(queries.One(record_id))) is not None:
@@ -483,6 +507,7 @@ class Broker:
     def _drop(self, record: Record) -> None:
         self.records.pop(record.id, None)
         self.progress.pop(record.id, None)
+        self.warned.pop(record.id, None)
         self._attendance.pop(record.id, None)
         self._seen.pop(record.id, None)
         self.fresh.discard(record.id)
@@ -514,6 +539,10 @@ class Broker:
                 self.intervals.pop(record_id, None)
             else:
                 self.intervals[record_id] = interval
+        self.warned |= {r["request"]: _warned(r) for r in draft.batch.notices if r["step_s"] is not None}
+        self.choices |= {row["name"]: _choice(row) for row in draft.batch.choices}
+        if draft.batch.deliveries:
+            self.outgoing.set()
         ended = {i: r for i, r in draft.changed.items() if r.state in FINAL}
         for watcher in self._watchers:
             watcher.tell(set(draft.changed), ended, groups)
@@ -670,7 +699,7 @@ class Broker:
             records: list[Record] = []
             for name in _servers(server, request.count, taken):
                 draft.order += 1
-                record_id = names.lease_id(draft.now.wall_ms, self._entropy(10))
+                record_id = names.lease_id(draft.now.wall_ms, self.entropy(10))
                 gang = (records[0].id if records else record_id) if request.gang else ""
                 record = Record(
                     id=record_id,
@@ -1013,6 +1042,16 @@ def _servers(server: str, count: int, taken: set[str]) -> list[str]:
 def holding(record: Record) -> policy.Holding:
     """What a live record counts against limits."""
     return policy.Holding.of(record.user, record.request, waiting=record.state == State.QUEUED)
+
+
+def _warned(row: Mapping[str, Any]) -> kinds.Warned:
+    shown = row["id"] if row["kind"] == kinds.Kind.ENDING else ""
+    return kinds.Warned(shown, row["at_ms"], row["deadline_ms"], row["step_s"])
+
+
+def _choice(row: Mapping[str, Any]) -> kinds.Choice:
+    body = json.loads(row["body"])
+    return kinds.Choice(frozenset(body["off"]), body["address"])
 
 
 def _entry(row: Mapping[str, Any]) -> rulebook.Entry:

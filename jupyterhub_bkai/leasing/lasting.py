@@ -1,15 +1,23 @@
-"""How long sessions last, as commands of the broker: more time for one that runs.
+"""How long sessions last, as commands of the broker: more time for one that runs, a warning before it ends.
 
 What is granted counts in the books at once, so that of two who ask at the same moment the second is judged by what the
 first was given.
 """
 
+import asyncio
+import logging
+from collections.abc import Callable
+
 from jupyterhub_bkai.errors import Conflict, InvalidOptions
-from jupyterhub_bkai.leasing import extension
+from jupyterhub_bkai.leasing import extension, telling
 from jupyterhub_bkai.leasing.broker import Broker, Command, Draft
 from jupyterhub_bkai.leasing.lifecycle import State
+from jupyterhub_bkai.notices.kinds import Kind, due
 from jupyterhub_bkai.options import duration_text
 from jupyterhub_bkai.store.records import Record
+
+log = logging.getLogger(__name__)
+LOOK_S = 1.0
 
 
 def extend(broker: Broker, record_id: str, by_s: int, who: str) -> Command[Record]:
@@ -32,6 +40,41 @@ def extend(broker: Broker, record_id: str, by_s: int, who: str) -> Command[Recor
         return longer
 
     return command
+
+
+def warn(broker: Broker, record_id: str) -> Command[bool]:
+    """Warns of a session's end where that is due; False where it is not (any more)."""
+
+    def command(draft: Draft) -> bool:
+        record = draft.changed.get(record_id) or broker.records.get(record_id)
+        step_s = _due(broker, record, draft.now.wall_ms) if record is not None else None
+        if record is None or step_s is None:
+            return False
+        draft.tell(record, Kind.ENDING, telling.ending(record, draft.now.wall_ms), step_s)
+        return True
+
+    return command
+
+
+def _due(broker: Broker, record: Record, now_ms: int) -> int | None:
+    if record.state != State.RUNNING or record.deadline_ms is None:
+        return None
+    since_ms, last = record.started_ms or record.since_ms, broker.warned.get(record.id)
+    return due(broker.settings.warn_before_s, record.deadline_ms, since_ms, last, now_ms)
+
+
+async def warn_all(broker: Broker, now_ms: Callable[[], int]) -> None:
+    """Warns whom it is time to warn, for ever; cancelled at the end."""
+    while True:
+        try:
+            now = now_ms()
+            for record in [one for one in broker.records.values() if _due(broker, one, now) is not None]:
+                if await broker.submit(warn(broker, record.id)):
+                    log.info("lease %s of %s: warned of its end", record.id, record.user)
+                    broker.touch(record.id)
+        except Exception:
+            log.exception("Those whose sessions end soon could not be warned")
+        await asyncio.sleep(LOOK_S)
 
 
 def bound(broker: Broker, record: Record, now_ms: int) -> extension.Bound:

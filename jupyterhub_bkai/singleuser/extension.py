@@ -69,6 +69,7 @@ class SessionExtension(ExtensionApp):
             [
                 (r"/bkai/session", relay.SessionHandler, to_service),
                 (r"/bkai/session/stop", relay.StopHandler, to_service),
+                (r"/bkai/session/extend", relay.ExtendHandler, to_service),
                 (r"/bkai/session/events", relay.EventsHandler, to_service),
                 (r"/bkai/sessions", relay.SessionsHandler, to_service),
                 (r"/bkai/sessions/events", relay.AllEventsHandler, to_service),

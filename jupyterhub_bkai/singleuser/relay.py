@@ -12,7 +12,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from jupyterhub_bkai.errors import NotFound
+from jupyterhub_bkai.errors import InvalidOptions, NotFound
 from jupyterhub_bkai.singleuser.handling import Handler, answers
 from jupyterhub_bkai.singleuser.service import Service
 
@@ -32,9 +32,9 @@ class Relay(Handler):
             raise NotFound("This JupyterLab was not started as a bkai session.", reason="no-session")
         return self._service
 
-    async def relay(self, method: str, path: str) -> None:
+    async def relay(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
         """Ask the service and hand its answer on."""
-        answer = await self.service.ask(method, path)
+        answer = await self.service.ask(method, path, body)
         self.set_status(answer.status)
         self.set_header("Cache-Control", "no-store")
         if answer.status == HTTPStatus.NO_CONTENT:
@@ -76,6 +76,30 @@ class StopHandler(Relay):
         """Pass on `DELETE /sessions/{id}`."""
         self.log.info("session: stop asked for by %s", self.current_user.username)
         await self.relay("DELETE", self.service.session)
+
+
+class ExtendHandler(Relay):
+    """More time for this session."""
+
+    _track_activity = True
+
+    @web.authenticated
+    @authorized
+    @answers
+    async def get(self) -> None:
+        """Pass on `GET /sessions/{id}/extend`."""
+        await self.relay("GET", f"{self.service.session}/extend")
+
+    @web.authenticated
+    @authorized
+    @answers
+    async def post(self) -> None:
+        """Pass on `POST /sessions/{id}/extend` with for how much longer, and nothing else."""
+        by = self.json_object().get("by")
+        if not isinstance(by, str) or len(by) > 40:
+            raise InvalidOptions({"by": "by: give a time such as 30m or 2h."})
+        self.log.info("session: more time asked for by %s", self.current_user.username)
+        await self.relay("POST", f"{self.service.session}/extend", {"by": by})
 
 
 class EventsHandler(Relay):

@@ -47,12 +47,12 @@ class Service:
             await self._http.aclose()
             self._http = None
 
-    async def ask(self, method: str, path: str) -> Answer:
+    async def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Answer:
         """The answer to one request, whatever its status; `Unavailable` when there is none."""
         import httpx
 
         try:
-            response = await self._client().request(method, self._url(path))
+            response = await self._client().request(method, self._url(path), json=body)
         except httpx.HTTPError as error:
             raise Unavailable(SILENT) from error
         _require(response, "application/json")

@@ -7,6 +7,7 @@ has been synced to disk when `write` returns.
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from jupyterhub_bkai.store import tables
 
 T = TypeVar("T")
 Row = dict[str, Any]
+#: how long to wait for the lock of a service that has just ended, before each try but the first
+LOCK_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 @dataclass(slots=True)
@@ -40,6 +43,11 @@ class Batch:
     rules: list[Row] = field(default_factory=list)
     switches: list[Row] = field(default_factory=list)
     changes: list[Row] = field(default_factory=list)
+    notices: list[Row] = field(default_factory=list)
+    deliveries: list[Row] = field(default_factory=list)
+    changed_deliveries: list[Row] = field(default_factory=list)
+    #: as `rules`
+    choices: list[Row] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
@@ -103,7 +111,7 @@ class Database:
 
     def _open(self) -> None:
         if self._engine.dialect.name == "postgresql":
-            if not self._take_lock():
+            if not self._wait_for_lock():
                 raise SettingsError([("database", "another service uses this database; stop it first.")])
         else:
             connection = self._engine.connect()
@@ -112,6 +120,14 @@ class Database:
             if answer != "ok":
                 raise SettingsError([("database", f"the file is damaged ({answer}); restore a copy.")])
         migrate(self._engine)
+
+    def _wait_for_lock(self) -> bool:
+        """The server takes a moment to notice that the service before this one has ended."""
+        for pause_s in LOCK_PAUSES_S:
+            if self._take_lock():
+                return True
+            time.sleep(pause_s)
+        return self._take_lock()
 
     def _take_lock(self) -> bool:
         """One service only: the lock goes with the connection, so a killed service leaves none behind."""
@@ -183,6 +199,10 @@ class Database:
                 _replace(connection, tables.rules, batch.rules)
                 _replace(connection, tables.switches, batch.switches)
                 _insert(connection, tables.changes, batch.changes)
+                _insert(connection, tables.notices, batch.notices)
+                _insert(connection, tables.deliveries, batch.deliveries)
+                _update(connection, tables.deliveries, "id", batch.changed_deliveries)
+                _replace(connection, tables.choices, batch.choices)
         except sa.exc.DBAPIError as error:
             raise Unavailable(
                 f"The database did not take the change ({error.orig}); try again.",

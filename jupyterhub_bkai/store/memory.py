@@ -33,6 +33,7 @@ class MemoryDatabase:
         self.rules: dict[tuple[str, str], Row] = {}
         self.switches: dict[tuple[str, str], Row] = {}
         self.changes: list[Row] = []
+        self.notices: list[Row] = []
         self.fault = fault or (lambda moment: None)
         self._servers: dict[tuple[str, str], str] = {}
 
@@ -77,6 +78,7 @@ class MemoryDatabase:
                 if not row.get("gone"):
                     table[row["kind"], row["name"]] = dict(row)
         self.changes.extend(batch.changes)
+        self.notices.extend(batch.notices)
         self.fault("after")
 
     def _forget(self, row: Row) -> None:
@@ -108,6 +110,12 @@ class MemoryDatabase:
             ),
             queries.rules: lambda: [row for _, row in sorted(self.rules.items())],
             queries.switches: lambda: [row for _, row in sorted(self.switches.items())],
+            queries.choices: list,
+            queries.warned: lambda: [
+                row
+                for row in self.notices
+                if row["step_s"] is not None and self.requests[row["request"]]["state"] in _LIVE
+            ],
             queries.open_intervals: lambda: [
                 row for _, row in sorted(self.intervals.items()) if row["closed_ms"] is None
             ],

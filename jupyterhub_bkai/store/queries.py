@@ -138,6 +138,60 @@ def switches(connection: sa.Connection) -> list[Mapping[str, Any]]:
     return _all(connection, tables.switches)
 
 
+def choices(connection: sa.Connection) -> list[Mapping[str, Any]]:
+    """What people want to be told."""
+    return _all(connection, tables.choices)
+
+
+def warned(connection: sa.Connection) -> list[Mapping[str, Any]]:
+    """What live sessions have been warned of, oldest first."""
+    notices = tables.notices
+    joined = notices.join(requests, requests.c.id == notices.c.request)
+    live_ones = sa.text(f"requests.state IN {LIVE_STATES}")
+    query = sa.select(notices).select_from(joined).where(notices.c.step_s.is_not(None), live_ones)
+    return [dict(row) for row in connection.execute(query.order_by(notices.c.at_ms, notices.c.id)).mappings()]
+
+
+def due_deliveries(way: str, now_ms: int, limit: int) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
+    """Deliveries with their notices that are to be tried by one way now, oldest first."""
+    table = tables.deliveries
+    where = sa.and_(table.c.state == "waiting", table.c.way == way, table.c.next_ms <= now_ms)
+    return _deliveries(where, [table.c.next_ms, table.c.id], limit)
+
+
+def waiting_elsewhere(ways: Sequence[str]) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
+    """Deliveries that wait for any other way than these."""
+    table = tables.deliveries
+    return _deliveries(sa.and_(table.c.state == "waiting", table.c.way.not_in(ways)), [table.c.id], None)
+
+
+def told(
+    user: str | None, state: str | None, limit: int
+) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
+    """Deliveries with their notices, newest first: one person's, or those in one state."""
+    table = tables.deliveries
+    where = sa.and_(
+        tables.notices.c.user_name == user if user is not None else sa.true(),
+        table.c.state == state if state is not None else sa.true(),
+    )
+    return _deliveries(where, [tables.notices.c.at_ms.desc(), table.c.id.desc()], limit)
+
+
+def _deliveries(
+    where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]], limit: int | None
+) -> Callable[[sa.Connection], list[Mapping[str, Any]]]:
+    table, notices = tables.deliveries, tables.notices
+    columns = [column for column in notices.c if column.name != "id"]
+    query = (
+        sa.select(table, *columns)
+        .select_from(table.join(notices, notices.c.id == table.c.notice))
+        .where(where)
+        .order_by(*order)
+        .limit(limit)
+    )
+    return lambda connection: [dict(row) for row in connection.execute(query).mappings()]
+
+
 def _all(connection: sa.Connection, table: sa.Table) -> list[Mapping[str, Any]]:
     rows = connection.execute(sa.select(table).order_by(table.c.kind, table.c.name))
     return [dict(row) for row in rows.mappings()]

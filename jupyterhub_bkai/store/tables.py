@@ -2,7 +2,8 @@
 
 `requests` holds what was asked and where it stands, `leases` what was granted, `slices` the parts of devices a lease
 holds, `transitions` every move, `intervals` what is metered. `rules` holds groups, policies and presets, `switches`
-what is closed by hand, `changes` who changed either when.
+what is closed by hand, `changes` who changed either when. `notices` holds what people are told,
+`deliveries` by which ways that went out, `choices` what they want to be told.
 """
 
 from sqlalchemy import (
@@ -151,4 +152,43 @@ changes = Table(
     Column("kind", String(16), nullable=False),
     Column("name", String(255), nullable=False),
     Column("body", Text),
+)
+
+# Of the deadline, warnings `step_s` before it and earlier are done; `body` is JSON with all that a delivery needs.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("user_name", String(255), nullable=False),
+    Column("request", String(26), nullable=False),
+    Column("deadline_ms", BigInteger),
+    Column("step_s", Integer),
+    Column("body", Text, nullable=False),
+)
+Index("notices_by_request", notices.c.request)
+
+# An outbox: `state` is waiting, delivered or failed, and what waits is tried at `next_ms`.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(48), primary_key=True),
+    Column("notice", String(26), ForeignKey("notices.id"), nullable=False),
+    Column("way", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_ms", BigInteger, nullable=False),
+    Column("done_ms", BigInteger),
+    Column("error", Text),
+)
+Index("deliveries_by_state", deliveries.c.state, deliveries.c.way, deliveries.c.next_ms)
+Index("deliveries_by_notice", deliveries.c.notice)
+
+choices = Table(
+    "choices",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("body", Text, nullable=False),
 )

@@ -6,7 +6,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-import type { Session } from './nouns.js';
+import type { Room, Session } from './nouns.js';
 import { EventParser } from './sse.js';
 
 /** The service says something on every stream each 10 s; one that is silent for longer than this is broken. */
@@ -69,6 +69,20 @@ export class Api {
   /** Ask for the end of this session. */
   async stop(): Promise<void> {
     await this._ask('session/stop', { method: 'POST' });
+  }
+
+  /** By how much this session can be extended. */
+  async room(): Promise<Room> {
+    return (await (await this._get('session/extend')).json()) as Room;
+  }
+
+  /** Give this session more time, such as "3600s". */
+  async extend(by: string): Promise<Session> {
+    const answer = await this._ask('session/extend', {
+      method: 'POST',
+      body: JSON.stringify({ by })
+    });
+    return (await answer.json()) as Session;
   }
 
   private async _get(path: string, init: RequestInit = {}): Promise<Response> {

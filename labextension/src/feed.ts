@@ -8,6 +8,7 @@ import type { IDisposable } from '@lumino/disposable';
 import { type ISignal, Signal } from '@lumino/signaling';
 
 import { type Api, Gone, NoSession, Refused } from './api.js';
+import type { Room, Session } from './nouns.js';
 import { type Happening, next, type View } from './view.js';
 
 const PAUSES_MS = [500, 1000, 2000, 5000, 10_000];
@@ -45,6 +46,18 @@ export class Feed implements IDisposable {
   /** Ask for the end of this session; throws when that was refused. */
   async stop(): Promise<void> {
     await this._api.stop();
+  }
+
+  /** By how much this session can be extended. */
+  room(): Promise<Room> {
+    return this._api.room();
+  }
+
+  /** Give this session more time; throws when that was refused. */
+  async extend(by: string): Promise<Session> {
+    const session = await this._api.extend(by);
+    this._happened({ kind: 'changed', session, at: Date.now() });
+    return session;
   }
 
   dispose(): void {

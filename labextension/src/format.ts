@@ -10,6 +10,16 @@ export interface Units {
   seconds: (count: number) => string;
 }
 
+const STEPS_S = [900, 1800, 3600, 7200, 14_400, 28_800, 86_400];
+
+/** The amounts of time to choose from when so many seconds are the most: whole minutes, the most of a short one too. */
+export function steps(most: number): number[] {
+  const whole = Math.floor(most / 60) * 60;
+  const found = STEPS_S.filter(seconds => seconds <= whole);
+  const longest = STEPS_S.at(-1) ?? 0;
+  return whole > 0 && whole < longest && !found.includes(whole) ? [...found, whole] : found;
+}
+
 /** A fraction such as "1/4" or "2" as a number; NaN for anything else. */
 export function fraction(text: string): number {
   const match = /^(\d+)(?:\/([1-9]\d*))?$/.exec(text.trim());

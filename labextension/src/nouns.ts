@@ -48,10 +48,19 @@ export interface Session {
   asked: string | null;
   started: string | null;
   deadline: string | null;
+  /** the newest warning of this deadline */
+  warning?: { id: string; at: string; message: string } | null;
   message: string | null;
   trouble: string | null;
   enforcement: string;
   fake: boolean;
+}
+
+/** By how many seconds the session can be extended, and why not for longer. */
+export interface Room {
+  seconds: number;
+  until: string;
+  why: string;
 }
 
 const OVER: readonly State[] = ['TERMINATED', 'CANCELLED', 'ERROR'];

@@ -25,6 +25,7 @@ export interface Around {
   /** the form that starts this session's server again; null where there is none */
   startAgain: string | null;
   stop: () => void;
+  extend: () => void;
   trans: TranslationBundle;
 }
 
@@ -146,6 +147,16 @@ function KnownPage({ known, around }: { known: Known; around: Around }): ReactEl
       )}
       <Slices session={session} trans={trans} />
       <Facts session={session} skew={known.skew} trans={trans} />
+      {session.deadline && session.state === 'RUNNING' && (
+        <button
+          type="button"
+          className="bkai-extend"
+          onClick={around.extend}
+          aria-haspopup="dialog"
+        >
+          {trans.__('More time…')}
+        </button>
+      )}
       <Stop session={session} stop={around.stop} trans={trans} />
       <Others others={known.others} pages={around.pages} trans={trans} />
     </>

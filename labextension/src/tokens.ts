@@ -15,6 +15,7 @@ export const IFeed = new Token<Feed>(
 export const Commands = {
   show: 'bkai:show-session',
   stop: 'bkai:stop-session',
+  extend: 'bkai:extend-session',
   sessions: 'bkai:open-sessions'
 } as const;
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { duration, exactMemory, fraction, image, memory, percent } from '../lib/format.js';
+import { duration, exactMemory, fraction, image, memory, percent, steps } from '../lib/format.js';
 
 const units = {
   days: count => `${count} d`,
@@ -51,4 +51,12 @@ test('memory', () => {
 
 test('image versions', () => {
   assert.equal(image('sklearn/1.7'), 'sklearn 1.7');
+});
+
+test('amounts of time to choose from', () => {
+  assert.deepEqual(steps(59), []);
+  assert.deepEqual(steps(60), [60]);
+  assert.deepEqual(steps(2750), [900, 1800, 2700]);
+  assert.deepEqual(steps(3600), [900, 1800, 3600]);
+  assert.deepEqual(steps(400 * 86400), [900, 1800, 3600, 7200, 14400, 28800, 86400]);
 });

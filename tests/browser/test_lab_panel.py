@@ -187,8 +187,78 @@ def test_time_left_and_its_warning(page: Page, standin: StandIn) -> None:
     expect(status_item(page)).to_have_text("0.5 fGPU")
     standin.change(LEASE, deadline=iso(timedelta(minutes=-9, seconds=-30)))
     expect(status_item(page)).to_have_text("0.5 fGPU, 9 min left")
+    expect(page.get_by_text("This session ends in")).to_have_count(0)  # not before the service warns
+    warn(standin, "w1")
     expect(page.locator(".Toastify")).to_contain_text("This session ends in 9 min. Save your work")
     shot(page, "deadline")
+
+
+def warn(standin: StandIn, id: str) -> None:
+    standin.change(LEASE, warning={"id": id, "at": iso(), "message": "It ends soon."})
+
+
+@pytest.fixture
+def soon(page: Page, standin: StandIn) -> Locator:
+    """The warning, in a session that ends in nine minutes."""
+    standin.room = {**standin.room, "seconds": 2700}
+    standin.change(LEASE, deadline=iso(timedelta(minutes=-9, seconds=-30)))
+    warn(standin, "w1")
+    shown = page.locator(".Toastify__toast", has_text="This session ends in 9 min.")
+    expect(shown).to_be_visible()
+    return shown
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_more_time_from_the_warning(
+    page: Page, server: Server, standin: StandIn, theme: str, soon: Locator
+) -> None:
+    if theme == "dark":
+        dark(page, server)
+        expect(soon).to_be_visible()  # who loads Lab again is warned again
+    soon.get_by_role("button", name="More time…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("At most 45 min: A request that waits starts at 14:20 UTC.")
+    choices = dialog.get_by_role("combobox")
+    expect(choices.get_by_role("option")).to_have_text(["15 min", "30 min", "45 min"])
+    shot(page, f"more-time-{theme}")
+    expect(choices).to_have_value("45 min")
+    dialog.get_by_role("button", name="Extend").click()
+    expect(page.locator(".Toastify")).to_contain_text("This session goes on until")
+    expect(soon).to_have_count(0)
+    expect(status_item(page)).to_have_text(re.compile("0.5 fGPU, 5[34] min left"))
+    assert [(method, path) for method, path, _ in standin.asked if path.endswith("/extend")][-2:] == [
+        ("GET", f"/sessions/{LEASE}/extend"),
+        ("POST", f"/sessions/{LEASE}/extend"),
+    ]
+    shot(page, f"more-time-given-{theme}")
+
+
+def test_each_warning_is_shown_and_the_newest_stays(page: Page, standin: StandIn, soon: Locator) -> None:
+    soon.get_by_role("button", name="Hide notification").or_(
+        soon.locator(".Toastify__close-button")
+    ).first.click()
+    expect(soon).to_have_count(0)
+    standin.change(LEASE, name="Changed")
+    expect(panel(page)).to_contain_text("Changed")
+    expect(soon).to_have_count(0)
+    warn(standin, "w2")
+    expect(soon).to_have_count(1)
+
+
+def test_no_more_time_says_why(page: Page, standin: StandIn, soon: Locator) -> None:
+    standin.room = {**standin.room, "seconds": 0}
+    panel(page).get_by_role("button", name="More time…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This session cannot go on for longer")
+    expect(dialog).to_contain_text("A request that waits starts at 14:20 UTC.")
+    shot(page, "no-more-time")
+    dialog.get_by_role("button", name="Ok").click()
+    standin.room = {**standin.room, "seconds": 2700}
+    panel(page).get_by_role("button", name="More time…").click()
+    standin.room = {**standin.room, "seconds": 60}  # somebody was quicker
+    dialog.get_by_role("button", name="Extend").click()
+    expect(page.locator(".Toastify")).to_contain_text("No more time: It cannot go on for longer: a request")
+    expect(soon).to_be_visible()
 
 
 def test_dark(page: Page, server: Server) -> None:

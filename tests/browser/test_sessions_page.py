@@ -118,6 +118,50 @@ def test_an_empty_list_says_what_to_do(page: Page, site: Site) -> None:
     expect(page.get_by_role("heading", name="New session")).to_be_visible()
 
 
+def test_more_time_as_far_as_others_leave_it(page: Page, site: Site, tmp_path: Path) -> None:
+    ada, bob = site.token("ada"), site.token("bob")
+    [mine] = ask(site, ada, name="mine", fgpu="2", duration="2h")
+    site.running(ada, mine["id"])
+    more = row(page, "mine").get_by_role("button", name="More time for mine")
+    expect(more).to_be_visible()
+    more.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="More time for mine")
+    expect(dialog.get_by_role("combobox")).to_have_value("3600s")
+    dialog.get_by_role("combobox").select_option("2 h")
+    shots(page, tmp_path, "more-time")
+    dialog.get_by_role("button", name="Extend").click()
+    expect(row(page, "mine")).to_contain_text(re.compile("3 h 5[89] min left"))
+
+    ask(site, bob, name="waits", fgpu="1", duration="1h")
+    more.click()
+    expect(dialog).to_contain_text("It cannot go on for longer: a request that waits starts at")
+    expect(dialog.get_by_role("button", name="Extend")).to_be_hidden()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert not overflows(page)
+    shots(page, tmp_path, "no-more-time-phone")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    site.clear()
+
+
+def test_a_warning_of_the_end_is_shown(page: Page, site: Site, tmp_path: Path) -> None:
+    warning = {"id": "w", "at": "2026-01-01T00:00:00.000Z", "message": f"Your session ends in 9 min. {EVIL}"}
+    running = {"state": "RUNNING", "position": None, "why": None, "warning": warning}
+    put_in_mouth(page, [session(1, **running, deadline="2099-01-01T00:00:00.000Z")])
+    open_list(page, site)
+    expect(row(page, "s-1")).to_contain_text(f"Your session ends in 9 min. {EVIL}")
+    assert page.evaluate("window.hurt") is None
+    shots(page, tmp_path, "warning")
+
+
+def shots(page: Page, folder: Path, name: str) -> None:
+    """Pictures in both colour schemes, to be looked at."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=Path(os.environ.get("BKAI_SHOTS", folder)) / f"{name}-{scheme}.png")
+
+
 def test_a_smaller_wish_that_would_start_now_is_offered_and_taken(
     page: Page, site: Site, tmp_path: Path
 ) -> None:

@@ -277,6 +277,27 @@ time.sleep(60)
 """
 
 
+def test_a_warning_of_the_end_is_passed_on_once(
+    variables: Environment, project: Path, service: FakeService
+) -> None:
+    (project / "x.py").write_text(CAREFUL)
+    with started(variables, "run", "sklearn/1.7", project / "x.py") as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"begun\n"
+        [one] = service.sessions.values()
+        one["warning"] = {"id": "w1", "at": one["started"], "message": "It ends in 2 min."}
+        for line in process.stderr:
+            if b"ends" in line:
+                break
+        more = f"For more time: bkai session extend {one['server']} 1h"
+        assert line.decode().strip() == f"∙ It ends in 2 min. {more}"
+        one["cpu"] = 2.0  # something else changes
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert b"It ends in" not in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_lets_the_program_end_itself(
     variables: Environment,

@@ -57,6 +57,7 @@ def session(id: str = LEASE, **changes: Any) -> Json:
         "started": iso(timedelta(minutes=72)),
         "ended": None,
         "deadline": None,
+        "warning": None,
         "cause": None,
         "message": None,
         "node": "local",
@@ -74,6 +75,8 @@ class StandIn:
         self.asked: list[tuple[str, str, str]] = []
         #: how the service answers: "well", "silent" (a proxy's page with 503) or "broken" (its own error, 500)
         self.mood = "well"
+        #: for how much longer a session may go on
+        self.room: Json = {"seconds": 2700, "until": iso(), "why": "a request that waits starts at 14:20 UTC"}
         self._readers: set[queue.Queue[Json | None]] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Answering,), {"standin": self}))
         self._server.daemon_threads = True
@@ -136,7 +139,10 @@ class Answering(BaseHTTPRequestHandler):
             self._page(200, "<h1>A page of the hub</h1>")
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.startswith("/services/bkai/api/v1"):
+            self._service("POST", json.loads(body))
+            return
         login = self.path == "/hub/api/oauth2/token"
         self._json(200, {"access_token": USER_TOKEN, "token_type": "Bearer"} if login else {})
 
@@ -169,7 +175,7 @@ class Answering(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _service(self, method: str) -> None:
+    def _service(self, method: str, body: Json | None = None) -> None:
         path = self.path.removeprefix("/services/bkai/api/v1")
         self.standin.asked.append((method, path, self.headers.get("Authorization", "")))
         if self.standin.mood == "silent":
@@ -180,12 +186,27 @@ class Answering(BaseHTTPRequestHandler):
             self._json(200, {"sessions": list(self.standin.sessions.values())})
         elif path.endswith("/events"):
             self._events(path)
+        elif path.endswith("/extend"):
+            self._extend(path.removesuffix("/extend").removeprefix("/sessions/"), body)
         elif (id := path.removeprefix("/sessions/")) in self.standin.sessions:
             if method == "DELETE":
                 self.standin.change(id, state="TERMINATING", state_since=iso())
             self._json(202 if method == "DELETE" else 200, self.standin.sessions[id])
         else:
             self._json(404, {"error": {"reason": "not-found", "message": "There is no such session."}})
+
+    def _extend(self, id: str, body: Json | None) -> None:
+        if body is None:
+            self._json(200, self.standin.room)
+            return
+        seconds = int(body["by"].removesuffix("s"))
+        if seconds > self.standin.room["seconds"]:
+            message = f"It cannot go on for longer: {self.standin.room['why']}."
+            self._json(409, {"error": {"reason": "not-extended", "message": message}})
+            return
+        ends = datetime.fromisoformat(self.standin.sessions[id]["deadline"]) + timedelta(seconds=seconds)
+        self.standin.change(id, deadline=ends.isoformat(timespec="milliseconds"), warning=None)
+        self._json(200, self.standin.sessions[id])
 
     def _events(self, path: str) -> None:
         self.send_response(200)

@@ -4,7 +4,7 @@ import { Api, Refusal } from "./api.js";
 import { el, fill, say } from "./dom.js";
 import { Stream } from "./stream.js";
 import { texts } from "./texts.js";
-import { ENDED, nameOf, node, queues, row, tick } from "./view.js";
+import { ENDED, nameOf, node, queues, row, span, steps, tick } from "./view.js";
 
 const DAY = 86400000;
 // When a queue moves, everybody in it would ask.
@@ -23,6 +23,7 @@ function Page(element) {
     stop: (session) => void stop(session),
     take: (session, offer) => void take(session, offer),
     logs: (session) => void logs(session),
+    more: (session) => void more(session),
   };
   const stream = new Stream({
     open: (signal) => calls.fetch(admin === undefined ? "/events" : "/events?all=1", { signal }),
@@ -286,8 +287,32 @@ function Page(element) {
     }
   }
 
-  function confirmed() {
-    const dialog = get("confirm");
+  /** More time: as much as one chooses of what those who wait leave. */
+  async function more(session) {
+    const name = nameOf(session);
+    const path = `/sessions/${session.id}/extend`;
+    try {
+      const room = await calls.call(path);
+      const choices = steps(room.seconds);
+      const [dialog, select] = [get("more"), get("more-by")];
+      const most = choices.at(-1) ?? 0;
+      say(get("more-title"), texts.moreNamed(name));
+      say(get("more-why"), !most ? texts.moreNone(room.why) : room.seconds < 7 * DAY / 1000 ? texts.moreMost(span(most * 1000), room.why) : "");
+      fill(select, choices.map((seconds) => el("option", { value: `${seconds}s`, text: span(seconds * 1000) })));
+      select.selectedIndex = choices.filter((seconds) => seconds <= 3600).length - 1;
+      select.hidden = !most;
+      get("more-yes").hidden = !most;
+      if (!(await confirmed(dialog)) || !select.value) return;
+      const longer = await calls.call(path, { method: "POST", body: { by: select.value } });
+      heard(longer);
+      say(get("live-region"), texts.moreGiven(name, new Date(longer.deadline).toLocaleString()));
+    } catch (error) {
+      trouble(error);
+      failed(error.message);
+    }
+  }
+
+  function confirmed(dialog = get("confirm")) {
     dialog.returnValue = "";
     dialog.showModal();
     return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));

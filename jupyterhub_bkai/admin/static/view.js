@@ -20,6 +20,15 @@ export function span(ms) {
   return words.slice(0, 2).join(" ");
 }
 
+const STEPS = [900, 1800, 3600, 7200, 14400, 28800, 86400];
+
+/** The amounts of time to choose from when so many seconds are the most: whole minutes, the most of a short one too. */
+export function steps(most) {
+  const whole = Math.floor(most / 60) * 60;
+  const found = STEPS.filter((seconds) => seconds <= whole);
+  return whole > 0 && whole < STEPS.at(-1) && !found.includes(whole) ? [...found, whole] : found;
+}
+
 /** A text that depends on now; `tick` renews it. */
 export function clock(kind, at) {
   const node = el("span", { "data-clock": kind, "data-at": at });
@@ -93,6 +102,7 @@ function standing(session, page) {
     const cause = session.message || texts.causes[session.cause] || session.cause;
     if (cause) lines.push(el("span", { text: cause }));
   }
+  if (session.warning) lines.push(el("strong", { class: "bkai-soon", text: session.warning.message }));
   const offers = page.offers.get(session.id)?.found ?? [];
   if (offers.length && session.state === "PENDING") {
     lines.push(el("span", { class: "bkai-buttons" }, offers.map((offer) =>
@@ -134,6 +144,7 @@ function actions(session, page) {
   return el("div", { class: "bkai-buttons" },
     own && running && link(texts.open, texts.openNamed(name), `${page.prefix}user/${at}`, "btn-primary"),
     own && live && !running && !stops && link(texts.follow, texts.followNamed(name), `${page.hub}spawn-pending/${at}`, "btn-outline-primary"),
+    running && session.deadline && button(texts.more, texts.moreNamed(name), () => page.more(session), "btn-outline-primary"),
     live && !stops && ask,
     session.granted && button(texts.logs, texts.logsNamed(name), () => page.logs(session), "btn-outline-secondary"));
 }

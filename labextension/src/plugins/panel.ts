@@ -34,6 +34,7 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
       trans,
       pages: pages(),
       startAgain: startAgain(),
+      extend: () => void commands.execute(Commands.extend),
       stop: () => void commands.execute(Commands.stop)
     });
     shell.add(panel, 'right', { rank: 50, type: 'Session' });
