@@ -27,7 +27,7 @@ from tests.leasing.conftest import ADA, OpenBroker, TestClock, asked
 from tests.leasing.test_scheduler import MINUTE, a_scheduler, cards, entry
 
 HOUR = 60 * MINUTE
-DAYS = float(os.environ.get("BKAI_WHEN_DAYS", "2"))
+DAYS = float(os.environ.get("BKAI_WHEN_DAYS", "1.5"))
 NODES, DEVICES, LOOK = 6, 4, 20 * MINUTE
 
 
