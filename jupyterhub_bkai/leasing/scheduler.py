@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from math import inf
+from typing import Generic, TypeVar
 
 from jupyterhub_bkai.gpus.fit import Books, Choice, NodeBook, Placement, Shortage, has_room, pieces
 from jupyterhub_bkai.leasing.caps import Amounts, Cap, Excess, excess, needs
@@ -139,24 +140,33 @@ class Reservation:
         return None
 
 
+K = TypeVar("K", int, tuple[int, Fraction, int])
+
+
 @dataclass(slots=True)
-class Bounds:
-    """For one size of requests and each node that may ever do, a moment before which it will not, earliest first."""
+class Ranked(Generic[K]):
+    """For one size of requests the nodes that may ever do, in an order that is kept when one of them changes."""
 
     #: the change of the books up to which this is true
     change: int = -1
-    of: dict[str, int] = field(default_factory=dict)
-    order: list[tuple[int, str]] = field(default_factory=list)
+    of: dict[str, K] = field(default_factory=dict)
+    order: list[tuple[K, str]] = field(default_factory=list)
 
-    def put(self, node: str, bound: int) -> None:
-        """A node's moment, in its place."""
-        before = self.of.get(node, NEVER)
-        if before != bound:
-            if before < NEVER:
-                del self.order[bisect_left(self.order, (before, node))]
-            if bound < NEVER:
-                insort(self.order, (bound, node))
-            self.of[node] = bound
+    def copy(self) -> "Ranked[K]":
+        """The same, to be changed by itself."""
+        return replace(self, of=dict(self.of), order=[*self.order])
+
+    def put(self, node: str, key: K | None) -> None:
+        """A node in its place; out of it for None."""
+        before = self.of.get(node)
+        if before == key:
+            return
+        if before is not None:
+            del self.order[bisect_left(self.order, (before, node))]
+            del self.of[node]
+        if key is not None:
+            insort(self.order, (key, node))
+            self.of[node] = key
 
 
 @dataclass(slots=True)
@@ -180,7 +190,9 @@ class Hall:
     nowhere: dict[Size, int] = field(default_factory=dict)
     gains: int = -1
     tries: dict[str, int] = field(default_factory=dict)
-    bounds: dict[Size, Bounds] = field(default_factory=dict)
+    #: for each size a moment before which a node will not do, and how near a node is to doing
+    bounds: dict[Size, Ranked[int]] = field(default_factory=dict)
+    promises: dict[Size, Ranked[tuple[int, Fraction, int]]] = field(default_factory=dict)
     #: what requests are short of, each with the version of the books in which that was found
     short: dict[tuple[Wish | None, int, int], tuple[int, Shortage | None]] = field(default_factory=dict)
     #: as `short`: which closed node would take them
@@ -260,10 +272,8 @@ class Scheduler:
                 dict(hall.nowhere),
                 hall.gains,
                 dict(hall.tries),
-                {
-                    size: Bounds(known.change, dict(known.of), [*known.order])
-                    for size, known in hall.bounds.items()
-                },
+                {size: known.copy() for size, known in hall.bounds.items()},
+                {size: known.copy() for size, known in hall.promises.items()},
             )
         return new
 
@@ -649,9 +659,20 @@ class Scheduler:
 
     def _bounds(self, hall: Hall, item: Waiting) -> list[tuple[int, str]]:
         """For each node that may ever do, a moment before which it will not, earliest first."""
-        if len(hall.bounds) > 200:
-            hall.bounds.clear()
-        known = hall.bounds.setdefault(item.shape.size, Bounds())
+
+        def bound(book: NodeBook) -> int | None:
+            found = self._bound(book, item.request)
+            return found if found < NEVER else None
+
+        return self._ranked(hall, hall.bounds, item, bound).order
+
+    def _ranked(
+        self, hall: Hall, of_sizes: dict[Size, Ranked[K]], item: Waiting, rank: Callable[[NodeBook], K | None]
+    ) -> Ranked[K]:
+        """A hall's nodes for the size of a request, brought up to the books: only what changed is looked at again."""
+        if len(of_sizes) > 200:
+            of_sizes.clear()
+        known = of_sizes.setdefault(item.shape.size, Ranked())
         changed = [book.node for book in hall.books]
         if known.change >= 0:
             changed = []
@@ -661,9 +682,9 @@ class Scheduler:
                 changed.append(node)
         for node in changed:
             if node in hall.books:
-                known.put(node, self._bound(hall.books[node], item.request))
+                known.put(node, rank(hall.books[node]))
         known.change = self._changes
-        return known.order
+        return known
 
     def _bound(self, book: NodeBook, request: Request) -> int:
         """A moment before which the node has not enough of everything; 0 for now, `NEVER` for never."""
@@ -753,21 +774,28 @@ class Scheduler:
 
         Of several the one that is kept for it now: each would go on losing to newcomers what the others gain.
         """
-        request, kept = item.request, hall.reservation
-        now = kept.nodes if kept is not None and kept.id == item.id else {}
-        best: tuple[int, bool, Fraction, int, str] | None = None
-        for book in hall.books:
+
+        def promise(book: NodeBook) -> tuple[int, Fraction, int] | None:
             empty = book
             for held in self._of_node.get(book.node, {}).values():
                 empty = empty.give_back(held.cpu_milli, held.memory_mib, held.slices)
-            if not book.open or _alone(empty, request) is None:
-                continue
-            wish = request.wish
-            have = len(pieces(book, wish)) if wish is not None else 0
+            if not book.open or _alone(empty, item.request) is None:
+                return None
+            have = len(pieces(book, item.request.wish)) if item.request.wish is not None else 0
             free = sum((device.free_share for device in book.devices), Fraction(0))
-            key = (-have, book.node not in now, -free, -book.cpu_milli, book.node)
-            best = key if best is None or key < best else best
-        return best[4] if best is not None else None
+            return -have, -free, -book.cpu_milli
+
+        ranked = self._ranked(hall, hall.promises, item, promise)
+        if not ranked.order:
+            return None
+        most = ranked.order[0][0][0]
+        kept = (
+            hall.reservation.nodes if hall.reservation is not None and hall.reservation.id == item.id else {}
+        )
+        kept_too = [
+            (ranked.of[node], node) for node in kept if node in ranked.of and ranked.of[node][0] == most
+        ]
+        return min(kept_too, default=ranked.order[0])[1]
 
     def _reserve_together(self, hall: Hall, item: Waiting, now_ms: int) -> Reservation | None:
         """For several that start together: all nodes they will be on, once enough of everything has ended."""
