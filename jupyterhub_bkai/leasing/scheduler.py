@@ -154,7 +154,7 @@ class Ranked(Generic[K]):
 
     def copy(self) -> "Ranked[K]":
         """The same, to be changed by itself."""
-        return replace(self, of=dict(self.of), order=[*self.order])
+        return replace(self, of=self.of.copy(), order=self.order.copy())
 
     def put(self, node: str, key: K | None) -> None:
         """A node in its place; out of it for None."""
