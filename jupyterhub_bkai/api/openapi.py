@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from jupyterhub_bkai._version import __version__
-from jupyterhub_bkai.api import devices, queue, rules, sessions, site, switches, views
+from jupyterhub_bkai.api import devices, notices, queue, rules, sessions, site, switches, views
 from jupyterhub_bkai.api.operations import Call, Operation
 
 REF = "#/components/schemas/{name}"
@@ -94,5 +94,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
     *switches.OPERATIONS,
     *rules.OPERATIONS,
+    *notices.OPERATIONS,
     Operation("GET", "/openapi.json", "This document", document),
 )

@@ -63,13 +63,14 @@ class Server:
 
     def _send(self, message: EmailMessage, to: str) -> None:
         try:
-            with self._connect() as connection:
+            with contextlib.closing(self._connection()) as connection:
+                self._open = connection
+                self._greet(connection)
                 connection.send_message(message, message["From"], [to])
+                connection.quit()
         except smtplib.SMTPRecipientsRefused as error:
             code, text = error.recipients[to]
             raise NotTaken(f"it refuses the recipient ({code} {_said(text)})", final=code >= 500) from None
-        except smtplib.SMTPAuthenticationError as error:
-            raise NotTaken(f"it does not accept the login ({error.smtp_code})") from None
         except smtplib.SMTPResponseException as error:
             raise NotTaken(f"it answered {error.smtp_code} {_said(error.smtp_error)}") from None
         except (smtplib.SMTPException, OSError, ssl.SSLError) as error:
@@ -77,27 +78,28 @@ class Server:
         finally:
             self._open = None
 
-    def _connect(self) -> smtplib.SMTP:
-        context = self._context or ssl.create_default_context()
-        connection: smtplib.SMTP
+    def _connection(self) -> smtplib.SMTP:
+        self._context = self._context or ssl.create_default_context()
         if self._security == "tls":
-            connection = smtplib.SMTP_SSL(timeout=ANSWER_S, context=context)
-        else:
-            connection = smtplib.SMTP(timeout=ANSWER_S)
-        self._open = connection
+            return smtplib.SMTP_SSL(timeout=ANSWER_S, context=self._context)
+        return smtplib.SMTP(timeout=ANSWER_S)
+
+    def _greet(self, connection: smtplib.SMTP) -> None:
+        """Connects, and says who we are, where that is encrypted or the administrator wants it open."""
         host, port = self._where
         # Set by the constructor when it connects itself: the name that its certificate must have.
         connection._host = host  # type: ignore[attr-defined]
         code, text = connection.connect(host, port)
         if code != 220:
-            connection.close()
             raise smtplib.SMTPConnectError(code, text)
         if self._security == "starttls":
-            connection.starttls(context=context)
+            connection.starttls(context=self._context)
         if self._login is not None:
             name, password = self._login
-            connection.login(name, password())
-        return connection
+            try:
+                connection.login(name, password())
+            except (smtplib.SMTPAuthenticationError, smtplib.SMTPServerDisconnected):
+                raise NotTaken("it does not accept the login") from None
 
 
 def _said(text: bytes | str) -> str:

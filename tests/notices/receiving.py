@@ -13,10 +13,13 @@ from typing import Any
 
 
 class Receiver:
-    """Keeps what is posted; `mood` is what it answers: a status, "slow" (nothing for a while) or "away"."""
+    """Keeps what is posted, and what of it was `taken`; `mood` is what it answers: a status, or "slow": nothing for
+    a while.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.posts: list[tuple[str, dict[str, str], bytes]] = []
+        self.taken: list[tuple[str, dict[str, str], bytes]] = []
         self.mood: int | str = 200
         self._server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (_Taking,), {"receiver": self}))
         self._server.daemon_threads = True
@@ -32,7 +35,7 @@ class Receiver:
     @property
     def once(self) -> dict[str, tuple[str, dict[str, str], bytes]]:
         """What a receiver keeps that takes each id once."""
-        return {headers["x-bkai-notice"]: (path, headers, body) for path, headers, body in self.posts}
+        return {headers["x-bkai-notice"]: (path, headers, body) for path, headers, body in self.taken}
 
     def close(self) -> None:
         """Stops listening."""
@@ -53,6 +56,8 @@ class _Taking(BaseHTTPRequestHandler):
         if mood == "slow":
             self.receiver.ended.wait(30)
             return
+        if mood == 200:
+            self.receiver.taken.append((self.path, headers, body))
         self.send_response(int(mood))
         if int(mood) in (301, 302, 307):
             self.send_header("Location", "http://127.0.0.1:9/elsewhere")
