@@ -107,6 +107,8 @@ async def told(call: Call) -> Deliveries:
     if state is not None and state not in STATES:
         raise InvalidOptions({"state": f"state: give one of {', '.join(STATES)}."})
     user = call.query.get("user") or None
+    if user is not None and not user.isprintable():  # which a database may not take
+        return Deliveries([])
     rows = await call.context.database.read(queries.told(user, state, MOST))
     return Deliveries([_delivery(row) for row in rows])
 
