@@ -24,7 +24,7 @@ EXAMPLES = int(os.environ.get("BKAI_FUZZ", "4"))
 ROLES = ("user", "other", "administrator", "nobody")
 SCHEMA = schemathesis.openapi.from_dict(describe(OPERATIONS))
 #: what nobody but an administrator may call, whatever they send
-FOR_ADMINISTRATORS = ("/rules", "/nodes/", "/devices/", "/groups/", "/metrics")
+FOR_ADMINISTRATORS = ("/rules", "/nodes/", "/devices/", "/groups/", "/metrics", "/notices")
 Answer = tuple[int, Any]
 
 

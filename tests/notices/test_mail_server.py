@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-aiosmtpd = pytest.importorskip("aiosmtpd.controller")
-
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session  # noqa: E402
-
-from jupyterhub_bkai.notices.mail import Server  # noqa: E402
-from jupyterhub_bkai.notices.webhook import NotTaken  # noqa: E402
+from jupyterhub_bkai.notices.mail import Server
+from jupyterhub_bkai.notices.webhook import NotTaken
 
 LOGIN = "bkai", "a-password-for-tests"
 
@@ -70,7 +68,7 @@ def demanding(certificate: Path, free_port: Callable[[], int]) -> Iterator[tuple
     """Demands STARTTLS and then a login."""
     one, port, context = Demanding(), free_port(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    controller = aiosmtpd.Controller(
+    controller = Controller(
         one, hostname="127.0.0.1", port=port, tls_context=context, require_starttls=True,
         authenticator=one.auth, auth_required=True,
     )  # fmt: skip
@@ -132,7 +130,7 @@ async def test_no_password_without_encryption_to_the_right_server(
             await ours.send(letter(), "ada@example.org")
     else:
         other = free_port()
-        plain = aiosmtpd.Controller(one, hostname="127.0.0.1", port=other)
+        plain = Controller(one, hostname="127.0.0.1", port=other)
         plain.start()
         try:
             ours = server(other, certificate)
