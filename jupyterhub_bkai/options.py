@@ -460,9 +460,9 @@ def _after(reader: _Reader, sessions: Iterable[SessionOffer]) -> tuple[str, ...]
     known = [*sessions]
     ids = {session.id for session in known}
     by_name = {session.name: session.id for session in known}
-    for part in raw:
-        if part not in ids and part not in by_name:
-            reader.fail("after", unknown("After", part, list(by_name)))
+    strange = next((part for part in raw if part not in ids and part not in by_name), None)
+    if strange is not None:  # only the first: to look for what was meant takes a while
+        reader.fail("after", unknown("After", strange, list(by_name)))
     found = (part if part in ids else by_name.get(part) for part in raw)
     return tuple(dict.fromkeys(id for id in found if id is not None))
 
@@ -554,6 +554,7 @@ def _folders(reader: _Reader, group: GroupOffer) -> tuple[Mount, ...]:
         name, _, mode = part.partition(":")
         if name not in allowed:
             reader.fail("folders", unknown("Shared folders", name, list(allowed)))
+            break
         elif mode not in ("", "ro", "rw"):
             reader.fail("folders", f"Shared folders: “{shown(mode)}” is neither ro nor rw.")
         elif mode == "rw" and allowed[name] == "ro":

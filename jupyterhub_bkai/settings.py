@@ -36,7 +36,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
 OWN_OPTIONS = frozenset(
     {"name", "count", "environment", "folders", "project", "preset", "after", "not_before", "group"}
 )
-MOST_RULES = 10_000
+#: of a number
+MOST_DIGITS = 40
 
 
 DEFAULT_SETTINGS = """\
@@ -105,6 +106,11 @@ groups:
 """
 
 
+def _plain(text: str) -> bool:
+    """Whether it is a short text that every database keeps and every page shows as it is."""
+    return len(text) <= 255 and text.isprintable()
+
+
 class _Problems:
     """Reads a mapping and notes every wrong place instead of stopping at the first."""
 
@@ -133,7 +139,9 @@ class _Problems:
     def texts(self, value: Any, place: str) -> tuple[str, ...]:
         if value is None:
             return ()
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        if not isinstance(value, list) or not all(
+            isinstance(item, str) and item.isprintable() for item in value
+        ):
             self.add(place, "expected a list of names.")
             return ()
         return tuple(value)
@@ -183,8 +191,8 @@ class _Problems:
     def text(self, value: Any, place: str, default: str) -> str:
         if value is None:
             return default
-        if not isinstance(value, str | int | float) or len(str(value)) > 200:
-            self.add(place, "expected a short text.")
+        if not isinstance(value, str | int | float) or not _plain(str(value)):
+            self.add(place, "expected a short text without control characters.")
             return default
         return str(value)
 
@@ -281,6 +289,19 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_short(self, node: Any) -> Any:
+        """A number. YAML has forms (60s, hexadecimal) in which a small text is a number with millions of digits."""
+        if len(node.value) > MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, "a number has too many digits", node.start_mark
+            )
+        read = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
+        return read(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_short)
 
 
 def compose(site: Mapping[str, Any], bodies: Bodies) -> Settings:

@@ -380,6 +380,17 @@ def test_after_sessions_of_ones_own() -> None:
     assert "there is no “trian”; did you mean “train”?" in sentence("after", with_presets(), after="trian")
 
 
+def test_a_hundred_sessions_that_are_none_are_soon_refused() -> None:
+    sessions = tuple(SessionOffer(f"{n:026}", f"{'x' * 20}{n * 7919:010}") for n in range(1000))
+    begun = time.process_time()
+    sentence(
+        "after",
+        replace(offer(), sessions=sessions),
+        after=[f"{'x' * 20}{n * 104729:09}y" for n in range(100)],
+    )
+    assert time.process_time() - begun < 1
+
+
 def test_together() -> None:
     assert parse({"together": True, "count": 2}, with_presets()).gang
     assert not parse({"together": "no", "count": 2}, with_presets()).gang
