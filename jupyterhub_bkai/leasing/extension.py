@@ -4,13 +4,13 @@ Pure. Looks at the queues and books as they are: whoever else waits and could st
 ended, and neither there nor elsewhere as early without it, bounds it by that moment.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 
 from jupyterhub_bkai import policy
 from jupyterhub_bkai.gpus.fit import NodeBook
+from jupyterhub_bkai.leasing.queue import Waiting
 from jupyterhub_bkai.leasing.scheduler import Hall, Held, Scheduler
 from jupyterhub_bkai.model import Person, Request
 from jupyterhub_bkai.options import MAX_DURATION_S, duration_text
@@ -91,7 +91,7 @@ def _starts(scheduler: Scheduler, hall: Hall, held: Held, now_ms: int) -> Iterat
     assert held.ends_ms is not None
     kept, left = hall.reservation, {book.node: book for book in hall.books}
     depth = max(1, min(DEPTH, LOOKS // len(left)))
-    for item in islice(scheduler.order(hall.name, now_ms), depth):
+    for item in _first(scheduler.order(hall.name, now_ms), held.user, depth):
         request, other = item.request, item.user != held.user
         if kept is not None and kept.id == item.id and kept.at_ms is None and held.node in kept.nodes:
             if other and _concerns(held, request):  # nothing says when: whatever of it ends brings it nearer
@@ -111,6 +111,23 @@ def _starts(scheduler: Scheduler, hall: Hall, held: Held, now_ms: int) -> Iterat
             choice = scheduler.alone(then, request)
             assert choice is not None
             left[node] = left[node].hold(request.cpu_milli, request.memory_mib, choice.slices)
+
+
+def _first(order: Iterable[Waiting], user: str, depth: int) -> Iterator[Waiting]:
+    """Those of a queue that are looked at: so many of other people's, so that nobody hides them behind requests of
+    their own.
+    """
+    own = others = 0
+    for item in order:
+        if item.user == user:
+            own += 1
+            if own > DEPTH:
+                continue
+        else:
+            others += 1
+        yield item
+        if others >= depth:
+            return
 
 
 def _with(book: NodeBook, held: Held) -> NodeBook:

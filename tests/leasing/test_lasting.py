@@ -8,10 +8,10 @@ import pytest
 
 from jupyterhub_bkai import policy
 from jupyterhub_bkai.errors import Conflict, InvalidOptions
-from jupyterhub_bkai.leasing import lasting
+from jupyterhub_bkai.leasing import extension, lasting
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.lifecycle import Cause, State
-from jupyterhub_bkai.model import Person
+from jupyterhub_bkai.model import Node, Person, Wish
 from jupyterhub_bkai.store import queries
 from jupyterhub_bkai.store.records import Record
 from tests.leasing.conftest import ADA, CARD, SETTINGS, OpenBroker, TestClock, asked
@@ -112,6 +112,22 @@ async def test_ones_own_waiting_request_and_what_fits_beside_do_not_bound(a_brok
         await extend(broker, mine, 1)
         await broker.ask(BOB, None, replace(asked("1"), not_before_ms=1 << 50))  # waits for its time
         await extend(broker, mine, 1)
+
+
+async def test_nobody_is_hidden_behind_ones_own_waiting_requests(a_broker: OpenBroker) -> None:
+    """Ada asks again and again for what is held without an end elsewhere, and stands before Bob with all of it."""
+    other = Node("other", 64_000, 65_536, (replace(CARD, id="ATOM-0", node="other", slot="atom"),))
+    async with a_broker() as broker:
+        broker.set_nodes((*broker.nodes, other))
+        atom = asked("1", wish=Wish("atom"))
+        await broker.ask(EVE, None, atom)
+        mine = await runs(broker, ADA)
+        for _ in range(extension.DEPTH + 1):
+            await broker.ask(ADA, None, atom)
+        await extend(broker, mine, 1)
+        await waits(broker, BOB)
+        with pytest.raises(Conflict, match="a request that waits starts at"):
+            await extend(broker, mine, 1)
 
 
 async def test_where_nothing_says_when_what_is_waited_for_does_not_last_longer(a_broker: OpenBroker) -> None:
