@@ -7,6 +7,7 @@
     ├── NotFound                404
     ├── Conflict                409  well-formed, but not in the present state of things
     ├── TooLarge                413
+    ├── TooMany                 429
     └── Unavailable             503  a part that is needed does not answer
     SettingsError               the administrator's settings file is wrong; every problem with its place
 
@@ -78,6 +79,13 @@ class TooLarge(PublicError):
 
     status = 413
     default_reason = "too-large"
+
+
+class TooMany(PublicError):
+    """More at a time than one person may have."""
+
+    status = 429
+    default_reason = "too-many"
 
 
 class Unavailable(PublicError):

@@ -188,7 +188,7 @@ def check(
 ) -> None:
     """Raises `PolicyDenied` when the request would exceed a limit; `holdings` are at least the person's and those of
     the request's project. `former` is what a request that is changed asked for: a priority that an administrator gave
-    it stays.
+    it stays, in the group where it was given.
     """
     group = settings.group(request.group)
     if group is None or not group.open_to(person):
@@ -198,9 +198,10 @@ def check(
     if not group.has_image(request.version):
         raise _denied("version", f"{group.title} does not allow the image version {request.version}.")
     asked = needs(request)
+    together = request.count if request.gang else 1
     for clause in _clauses(settings, group, person, request, [*holdings]):
-        _check_clause(clause, asked, request.count, group.unit)
-    if former is None or request.priority != former.priority:
+        _check_clause(clause, asked, request.count, group.unit, together)
+    if former is None or (request.priority, request.group) != (former.priority, former.group):
         _check_priority(settings, group, person, request)
     _check_duration(settings, person, request)
 
@@ -218,7 +219,7 @@ def _clauses(
         yield _Clause(f"The project {request.project} allows its members together", shared.limits, ours)
 
 
-def _check_clause(clause: _Clause, asked: Amounts, count: int, unit: Unit) -> None:
+def _check_clause(clause: _Clause, asked: Amounts, count: int, unit: Unit, together: int) -> None:
     title, limits = clause.title, clause.limits
     if over := excess(limits.size, {}, asked):
         raise _denied(
@@ -234,11 +235,12 @@ def _check_clause(clause: _Clause, asked: Amounts, count: int, unit: Unit) -> No
     if over := excess(limits.pending, waiting, asked, count):
         raise _denied(_field(over), f"{title} {_left(over, unit, 'waiting at a time; you can ask for')}")
     # What waits only for its own end would wait for ever.
-    if over := excess(limits.running, {}, asked):
+    if over := excess(limits.running, {}, asked, together):
+        each = "one session of this asks" if together == 1 else f"these {together} together ask"
         raise _denied(
             _field(over),
             f"{title} {amount_text(over.name, over.most, unit)} running at a time; "
-            f"one session of this asks for {amount_text(over.name, over.asked, unit)}.",
+            f"{each} for {amount_text(over.name, over.asked, unit)}.",
         )
 
 

@@ -40,6 +40,7 @@ def offer(context: Context, person: Person) -> Offer:
 
 def _offer(context: Context, person: Person, of: Callable[[policy.Group], GroupOffer]) -> Offer:
     groups = [g for g in context.settings.groups if g.open_to(person)]
+    open_to = {group.name for group in groups}
     images = context.images.offers()
     wanted = context.settings.default_version
     # Plain Python first where the administrator names no default: what starts unasked should start soon.
@@ -49,9 +50,9 @@ def _offer(context: Context, person: Person, of: Callable[[policy.Group], GroupO
         groups=tuple(of(group) for group in groups),
         projects=person.groups,
         presets=tuple(
-            PresetOffer(p.name, p.title, p.options, p.groups)
+            PresetOffer(p.name, p.title, p.options, tuple(name for name in p.groups if name in open_to))
             for p in context.settings.presets
-            if p.open_to(person)
+            if p.open_to(person) and (not p.groups or not open_to.isdisjoint(p.groups))
         ),
         sessions=tuple(
             SessionOffer(r.id, r.server or r.request.name or "default")
@@ -208,13 +209,17 @@ def check(
     return {}, _outlook(context, person.name, request)
 
 
-def offers(context: Context, record: Record) -> list[changes.Offer]:
-    """With which changes a waiting request would start at once; empty for one that does not wait."""
+def offers(context: Context, record: Record, person: Person) -> list[changes.Offer]:
+    """With which changes a waiting request would start at once; empty for one that does not wait. `person` is its owner
+    as the Hub knows them now: what they could use when they asked, they may not be able to any more.
+    """
+    if record.request.project is not None and record.request.project not in person.groups:
+        return []
     groups = {
         group.name: group
         for group in context.settings.groups
         if group.name in context.broker.scheduler.halls
-        and group.open_to(record.person)
+        and group.open_to(person)
         and group.has_image(record.request.version)
         and record.request.session_type in group.session_types
         and set(record.request.folders) <= set(policy.mounts(context.settings, group))
@@ -232,7 +237,7 @@ def offers(context: Context, record: Record) -> list[changes.Offer]:
     found = []
     for offer in changes.offers(context.broker.scheduler, record.id, room, context.now_ms()):
         try:
-            policy.check(context.settings, record.person, offer.request, others, record.request)
+            policy.check(context.settings, person, offer.request, others, record.request)
         except PublicError:
             continue
         found.append(offer)
@@ -258,12 +263,15 @@ def _outlook(context: Context, user: str, request: Request) -> Outlook:
         not_before_ms=request.not_before_ms,
         after=frozenset(request.after),
         caps=policy.caps_of(context.settings, user, request),
+        ids=("",) * request.count if request.gang else (),
     )
     if not scheduler.starts_now(newest, context.now_ms()):
         wants = (request.wish, request.cpu_milli, request.memory_mib)
         if hall.empty.choose(*wants) is None:
             short = sentence(hall.books.shortage(*wants), request, unit, title)
             return Outlook("never", f"No machine of {title} is large enough for this. {short}")
+        if newest.ids and not scheduler.could(newest):
+            return Outlook("never", f"{title} has not room for {request.count} of this at the same moment.")
         if ahead := len(hall.line):
             waiting = "1 request waits" if ahead == 1 else f"{ahead} requests wait"
             return Outlook("later", f"{waiting} in {title}; yours would be number {ahead + 1}.")
@@ -272,7 +280,7 @@ def _outlook(context: Context, user: str, request: Request) -> Outlook:
         return Outlook(
             "later", f"It would wait. {sentence(hall.books.shortage(*wants), request, unit, title)}"
         )
-    if request.count > 1:
+    if request.count > 1 and not request.gang:
         return Outlook(
             "now", f"The first of {request.count} starts at once; the others as far as there is room."
         )

@@ -1,5 +1,6 @@
 """What every handler can reach; made once by the service's `app`."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 
 from jupyterhub_bkai.api.gauges import Gauges
 from jupyterhub_bkai.api.tickets import Tickets
+from jupyterhub_bkai.gpus.fit import Books
 from jupyterhub_bkai.hub import Hub, User
 from jupyterhub_bkai.leasing.broker import Broker
 from jupyterhub_bkai.leasing.forecast import Forecast
@@ -60,6 +62,11 @@ class Context:
     tickets: Tickets = field(default_factory=Tickets)
     #: what there is in each group, and of which machines and settings that was read
     rooms: dict[str, tuple[Sequence[Node], Settings, GroupOffer]] = field(default_factory=dict)
+    #: how many devices of each group take something and what is free of them, and of which books that was read:
+    #: everybody who looks on is told at each change
+    free: dict[str, tuple[Books, int, int, str]] = field(default_factory=dict)
+    #: how many event streams each person has open
+    streams: Counter[str] = field(default_factory=Counter)
     gauges: Gauges = field(init=False)
     forecast: Forecast = field(init=False)
 

@@ -101,15 +101,16 @@ async def devices(call: Call) -> Devices:
     for record in broker.records.values():
         if record.state in HOLDING and record.node is not None:
             held.setdefault(record.node, []).append(record)
-    members = {group.name: broker.nodes_of(group.name) for group in call.context.settings.groups}
+    mine = [group.name for group in call.context.settings.groups if group.open_to(call.caller.person)]
+    members = {name: broker.nodes_of(name) for name in mine}
     wants = call.context.gauges.wants() if call.caller.person.admin else {}
     found = []
     for node in broker.nodes:
         view = _node(call, node, held.get(node.name, []))
         view.groups = [name for name, nodes in members.items() if node.name in nodes]
         if wants and (book := broker.scheduler.node(node.name)) is not None:
-            mine = [wants[name] for name in view.groups if name in wants]
-            view.fragmentation = call.context.gauges.fragmentation([book], mine)
+            wanted = [wants[name] for name in view.groups if name in wants]
+            view.fragmentation = call.context.gauges.fragmentation([book], wanted)
         found.append(view)
     return Devices(found)
 

@@ -6,7 +6,8 @@ Owns the HTTP side: reading a body with a size limit, JSON in and out, event str
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from tornado.iostream import StreamClosedError
 
 from jupyterhub_bkai.api.auth import Caller, HubLogin, NotLoggedIn
 from jupyterhub_bkai.api.context import Context
-from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotFound, PublicError, TooLarge
+from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotFound, PublicError, TooLarge, TooMany
 from jupyterhub_bkai.leasing.lifecycle import InvalidMove
 from jupyterhub_bkai.options import shown
 
@@ -27,6 +28,8 @@ MAX_BODY = 1 << 20
 MAX_READ = 16 << 20
 #: A stream ends after so many seconds and is asked for again: who has logged out meanwhile is then refused.
 STREAM_S = 600.0
+#: so many streams at a time has one person: windows, programs, and one for each session that is waited for
+MOST_STREAMS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class OperationHandler(BoundedBody, HubLogin):
         body = read_json(self.body, operation.body) if operation.body is not None else None
         result = await operation.run(Call(self.context, self.caller, path, query, body))
         if operation.stream:
-            await self._stream(result)
+            await self._stream(result, self.caller.person.name)
             return
         self.set_status(operation.status)
         if isinstance(result, Text):
@@ -198,18 +201,33 @@ class OperationHandler(BoundedBody, HubLogin):
         except web.HTTPError:
             raise InvalidOptions({shown(name): f"{shown(name)}: this is no text in UTF-8."}) from None
 
-    async def _stream(self, events: AsyncIterator[Event]) -> None:
-        self.set_header("Content-Type", "text/event-stream")
-        self.set_header("X-Accel-Buffering", "no")
-        end = asyncio.get_running_loop().time() + STREAM_S
-        async for event in events:
-            if asyncio.get_running_loop().time() > end:
-                return
-            if event.data is None:
-                self.write(b": hb\n\n")
-            else:
-                self.write(b"event: " + event.name.encode() + b"\ndata: " + encode(event.data) + b"\n\n")
-            await self.flush()
+    @contextmanager
+    def _one_of_few(self, person: str) -> Iterator[None]:
+        """Counts a stream while it is entered: each costs something at every change of anything."""
+        streams = self.context.streams
+        if streams[person] >= MOST_STREAMS:
+            raise TooMany(f"You follow {MOST_STREAMS} event streams already; close some of them.")
+        streams[person] += 1
+        try:
+            yield
+        finally:
+            streams[person] -= 1
+            if not streams[person]:
+                del streams[person]
+
+    async def _stream(self, events: AsyncIterator[Event], person: str) -> None:
+        with self._one_of_few(person), suppress(TimeoutError):  # who does not read is not waited for either
+            self.set_header("Content-Type", "text/event-stream")
+            self.set_header("X-Accel-Buffering", "no")
+            async with asyncio.timeout(STREAM_S):
+                async for event in events:
+                    if event.data is None:
+                        self.write(b": hb\n\n")
+                    else:
+                        self.write(
+                            b"event: " + event.name.encode() + b"\ndata: " + encode(event.data) + b"\n\n"
+                        )
+                    await self.flush()
 
     def refuse(self, error: PublicError) -> None:
         """Answers with an error."""

@@ -98,6 +98,9 @@ def _later(broker: Broker, group: str, before: set[str]) -> list[Record]:
 def _waiting(call: Call, record: Record, group: Group) -> Waiting:
     standing = call.context.broker.standing(record)
     visible = call.caller.may_see(record.user)
+    why = standing.why if standing else ""
+    if not visible and standing and call.context.broker.scheduler.capped(record.id) is not None:
+        why = "As much as it may count for runs already."  # whose project that is, concerns them alone
     return Waiting(
         record.id if visible else None,
         record.user if visible else None,
@@ -105,7 +108,7 @@ def _waiting(call: Call, record: Record, group: Group) -> Waiting:
         standing.position if standing else 0,
         record.request.priority,
         options.wish_text(record.request.wish, group.unit),
-        standing.why if standing else "",
+        why,
         views.when(call.context.forecast.of(record)),
         views.iso(record.asked_ms) or "",
     )

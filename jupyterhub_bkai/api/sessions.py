@@ -13,6 +13,7 @@ from jupyterhub_bkai.api.switches import administrators
 from jupyterhub_bkai.errors import Conflict, InvalidOptions, NotAllowed, NotFound
 from jupyterhub_bkai.leasing import closing, lasting
 from jupyterhub_bkai.leasing.lifecycle import FINAL, Cause, State
+from jupyterhub_bkai.model import Person
 from jupyterhub_bkai.names import is_lease_id
 from jupyterhub_bkai.options import MAX_DURATION_S, seconds, shown
 from jupyterhub_bkai.store import queries
@@ -183,9 +184,16 @@ async def show(call: Call) -> views.Session:
     return view(call, await find(call))
 
 
+async def _owner(call: Call, record: Record) -> Person:
+    """A session's owner as the Hub knows them now; as they asked, where it does not know them any more."""
+    known = await call.context.person(record.user)
+    return Person(known.name, known.groups, known.admin) if known is not None else record.person
+
+
 async def offered(call: Call) -> Offers:
     """With which changes a waiting session would start at once; each is the smallest of its kind."""
-    found = asking.offers(call.context, await find(call))
+    record = await find(call)
+    found = asking.offers(call.context, record, await _owner(call, record))
     return Offers([OfferView(dict(offer.options), offer.text) for offer in found])
 
 
@@ -194,13 +202,15 @@ async def take(call: Call) -> views.Session:
     quicker.
     """
     record = await own(call)
-    found = asking.offers(call.context, record)
+    person = await _owner(call, record)
+    found = asking.offers(call.context, record, person)
     offer = next((offer for offer in found if dict(offer.options) == call.body.options), None)
     if offer is None:
         raise Conflict(
             "It would not start with this any more; look at what is offered now.", reason="not-offered"
         )
-    changed = await call.context.broker.change(record.id, offer.request, call.caller.person.name, offer.text)
+    who = call.caller.person.name
+    changed = await call.context.broker.change(record.id, offer.request, who, offer.text, person)
     return view(call, call.context.broker.records.get(record.id, changed))
 
 
@@ -326,14 +336,14 @@ async def _follow_all(call: Call, everyone: bool) -> AsyncIterator[Event]:
 
 
 def _free(call: Call, group: str) -> dict[str, Any]:
-    hall = call.context.broker.scheduler.halls[group]
-    devices = [device for book in hall.books if book.open for device in book.devices if device.device.healthy]
-    return {
-        "name": group,
-        "devices": len(devices),
-        "free_share": str(sum((device.free_share for device in devices), start=0)),
-        "waiting": len(hall.line),
-    }
+    hall, free = call.context.broker.scheduler.halls[group], call.context.free
+    known = free.get(group)
+    if known is None or known[0] is not hall.books or known[1] != hall.books.version:
+        books = [book for book in hall.books if book.open]
+        devices = [device for book in books for device in book.devices if device.device.healthy]
+        share = str(sum((device.free_share for device in devices), start=0))
+        known = free[group] = hall.books, hall.books.version, len(devices), share
+    return {"name": group, "devices": known[2], "free_share": known[3], "waiting": len(hall.line)}
 
 
 _ID = "/sessions/{id}"

@@ -122,8 +122,7 @@ async def usage(call: Call) -> UsageReport | Text:
             raise NotAllowed("This is somebody else's usage.")
         mine = call.query["user"]
     from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (since, until))
-    rows = await call.context.database.read(queries.Overlapping(from_ms, to_ms))
-    rows = [row for row in rows if mine in (None, row["user_name"])]
+    rows = await call.context.database.read(queries.Overlapping(from_ms, to_ms, mine))
     report = UsageReport(
         by, since.isoformat(), until.isoformat(), _sums(rows, by, from_ms, to_ms, call.context.now_ms())
     )

@@ -723,13 +723,17 @@ class Broker:
         """One move that neither gives nor takes slices."""
         return await self.submit(lambda draft: draft.move(draft.get(record_id), move, who, why, **changes))
 
-    async def change(self, record_id: str, request: Request, who: str, why: str) -> Record:
+    async def change(
+        self, record_id: str, request: Request, who: str, why: str, person: Person | None = None
+    ) -> Record:
         """Has a waiting request ask for something else, at its place. Raises `Conflict` when it does not wait any more,
-        `PolicyDenied` when its owner may not have that.
+        `PolicyDenied` when its owner may not have that; `person` is the owner as they are known now.
         """
-        return await self.submit(self.changing(record_id, request, who, why))
+        return await self.submit(self.changing(record_id, request, who, why, person))
 
-    def changing(self, record_id: str, request: Request, who: str, why: str) -> Command[Record]:
+    def changing(
+        self, record_id: str, request: Request, who: str, why: str, person: Person | None = None
+    ) -> Command[Record]:
         """The command of `change`."""
 
         def command(draft: Draft) -> Record:
@@ -737,7 +741,7 @@ class Broker:
             if record.state != State.QUEUED:
                 raise Conflict("It does not wait any more, so there is nothing to change.")
             others = self.holdings(draft, record.user, request, without=record.id)
-            policy.check(self.settings, record.person, request, others, record.request)
+            policy.check(self.settings, person or record.person, request, others, record.request)
             return draft.rewish(record, request, who, why)
 
         return command

@@ -798,7 +798,11 @@ class Scheduler:
         return min(kept_too, default=ranked.order[0])[1]
 
     def _reserve_together(self, hall: Hall, item: Waiting, now_ms: int) -> Reservation | None:
-        """For several that start together: all nodes they will be on, once enough of everything has ended."""
+        """For several that start together: all nodes they will be on, once enough of everything has ended. None when
+        not even all nodes have room for them: they would keep everybody else waiting for what never comes.
+        """
+        if not self.could(item):
+            return None
         inside = [held for held in self.held.values() if held.node in hall.books and held.ends_ms is not None]
         inside.sort(key=lambda held: (held.ends_ms, held.id))
         with hall.books.rehearse() as books:
@@ -882,6 +886,18 @@ class Scheduler:
         if not failed:
             hall.failed.discard(item.shape)
         return found
+
+    def could(self, item: Waiting) -> bool:
+        """Whether there is room for all that start together where nothing else is held."""
+        hall = self.halls[item.request.group]
+        wants = (item.request.wish, item.request.cpu_milli, item.request.memory_mib)
+        with hall.empty.rehearse() as books:
+            for _ in range(max(1, len(item.ids))):
+                choice = books.choose(*wants, hall.rules.placement)
+                if choice is None:
+                    return False
+                books.put(_taken(books[choice.node], item.request, choice))
+        return True
 
     def _before_head(self, hall: Hall, item: Waiting, now_ms: int) -> bool:
         """Whether it is its turn before the one that keeps the others waiting; True for that one itself."""

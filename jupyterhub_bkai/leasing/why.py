@@ -60,6 +60,8 @@ def standing(
     if shortage is not None and (drained := _drained(scheduler, hall, id, switches)):
         return Standing(position, drained, shortage)
     if id == hall.head or position == 1:
+        if len(item.ids) > 1 and not scheduler.could(item):
+            return Standing(position, _too_many(item, title), shortage)
         return Standing(position, _first(hall, item, shortage, unit, now_ms, title), shortage)
     ahead = "1 request is" if position == 2 else f"{position - 1} requests are"
     why = f"{ahead} ahead of it in {title}."
@@ -96,6 +98,13 @@ def _not_yet(scheduler: Scheduler, item: Waiting, now_ms: int) -> str:
             f"It starts after {others} has ended." if alive == 1 else f"It starts after {others} have ended."
         )
     return f"It is to start in {_span(item.not_before_ms - now_ms)} at the earliest."
+
+
+def _too_many(item: Waiting, title: str) -> str:
+    return (
+        f"Its {len(item.ids)} sessions start together, and {title} has not room for all of them even when nothing else "
+        "runs; ask for fewer, or not together."
+    )
 
 
 def _first(hall: Hall, item: Waiting, shortage: Shortage | None, unit: Unit, now_ms: int, title: str) -> str:

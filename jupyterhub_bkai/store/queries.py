@@ -216,10 +216,11 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Overlapping:
-    """The intervals that touch a period of wall time."""
+    """The intervals that touch a period of wall time: one person's, or everybody's."""
 
     from_ms: int
     to_ms: int
+    user: str | None = None
 
     def __call__(self, connection: sa.Connection) -> Sequence[Mapping[str, Any]]:
         """As a query."""
@@ -228,6 +229,7 @@ class Overlapping:
             .where(
                 intervals.c.opened_ms < self.to_ms,
                 sa.or_(intervals.c.closed_ms.is_(None), intervals.c.closed_ms > self.from_ms),
+                intervals.c.user_name == self.user if self.user is not None else sa.true(),
             )
             .order_by(intervals.c.opened_ms)
         )

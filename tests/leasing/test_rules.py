@@ -213,6 +213,39 @@ async def test_what_never_could_run_is_refused(a_site: OpenSite) -> None:
         assert list(refused.value.fields) == ["memory"]
 
 
+async def test_more_together_than_may_ever_run_is_refused(a_site: OpenSite) -> None:
+    async with a_site(FILE.replace("total: {sessions: 5}", "running: {sessions: 1}")) as broker:
+        with pytest.raises(
+            PolicyDenied, match="1 session running at a time; these 2 together ask for 2 sessions"
+        ):
+            await broker.ask(ADA, "two", together("1/4"))
+        await broker.ask(ADA, "two", asked("1/4", count=2))
+
+
+async def test_a_priority_of_one_group_is_none_of_another(a_site: OpenSite) -> None:
+    """Somebody waits where they may ask for much, and would pass all others where they may not."""
+    text = FILE.replace("fgpu_per_gpu: 2}", "fgpu_per_gpu: 2, max_priority: 10}\n  fast: {title: Fast}")
+    text = text.replace("sessions: 5}}}", "sessions: 5}}, max_priority: 90}")
+    async with a_site(text) as broker:
+        await broker.ask(BOB, "fills", asked("1"))
+        urgent = asked("1", group="fast", priority=90)
+        (waits,) = await broker.ask(ADA, "urgent", urgent)
+        with pytest.raises(PolicyDenied, match="at most 10"):
+            await broker.change(waits.id, replace(urgent, group="default"), "ada", "elsewhere")
+        await broker.change(waits.id, replace(urgent, cpu_milli=500), "ada", "less")
+
+
+async def test_who_has_left_a_group_of_the_hub_changes_nothing_into_its_own(a_site: OpenSite) -> None:
+    text = FILE.replace("2}", "2}\n  closed: {title: Closed, public: false, hub_groups: [vision]}")
+    async with a_site(text) as broker:
+        await broker.ask(BOB, "fills", asked("1"))
+        (waits,) = await broker.ask(ADA, "waits", asked("1"))
+        there = asked("1", group="closed")
+        with pytest.raises(PolicyDenied, match="may not use the resource group"):
+            await broker.change(waits.id, there, "ada", "elsewhere", Person("ada"))
+        await broker.change(waits.id, there, "ada", "elsewhere", ADA)
+
+
 async def test_priority_and_duration_have_their_limits(a_site: OpenSite) -> None:
     text = FILE + "projects: {vision: {max_priority: 30, max_duration: 1h}}"
     async with a_site(text) as broker:
@@ -328,12 +361,18 @@ HOSTILE = {
     "at least one option": "presets: {p: {options: {}}}",
     "unknown setting; known are accelerator": "presets: {p: {options: {environment: {A: b}}}}",
     "from 0 to 100": "users: {ada: {max_priority: 101}}",
+    "too many digits": "users: {ada: {priority: 0x" + "f" * 5000 + "}}",
+    "too many digits ": "users: {ada: {priority: 1" + ":59" * 100_000 + "}}",
+    "too many  digits": "users: {ada: {priority: 1" + ":59" * 1000 + ".5}}",
+    "without control characters": 'groups: {default: {title: "\\ud800"}}',
+    "without control  characters": 'groups: {default: {title: "a\\0b"}}',
+    "expected a list of names": 'groups: {default: {users: ["\\ud800"]}}',
 }
 
 
 @pytest.mark.parametrize("said", HOSTILE)
 def test_each_mistake_in_a_file_has_its_place_and_sentence(said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=" ".join(said.split())):
         settings.load(HOSTILE[said])
 
 

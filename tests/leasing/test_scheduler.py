@@ -302,6 +302,19 @@ def test_together_or_not_at_all() -> None:
         assert scheduler.held[id].user == "bob"
 
 
+def test_who_can_never_start_together_keeps_nobody_waiting() -> None:
+    scheduler = a_scheduler(cards(2))
+    scheduler.add(entry(1, Wish("cuda"), ids=("r1", "r1b", "r1c")))
+    scheduler.add(entry(2, Wish("cuda"), "bob"))
+    assert started(scheduler) == ["r2"]
+    told = standing(scheduler, "r1", Unit(), 0, "Lab")
+    assert (
+        told.why
+        == "Its 3 sessions start together, and Lab has not room for all of them even when nothing else runs; "
+        "ask for fewer, or not together."
+    )
+
+
 def test_not_before_its_time_and_not_before_others_have_ended() -> None:
     scheduler = a_scheduler(cards(4))
     scheduler.add(entry(1, Wish("cuda")))
