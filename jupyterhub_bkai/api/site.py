@@ -201,17 +201,23 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
 async def usage_trace(call: Call) -> Text:
     """What was asked for in a period, as the simulator reads it."""
     if not call.caller.person.admin:
         raise NotAllowed("Only administrators see what everybody asked for.")
+    anonymous = call.query.get("anonymous", "0").lower()
+    if anonymous not in (*_YES, *_NO):  # not taken for no: then it would give names
+        raise InvalidOptions({"anonymous": "anonymous: give 1 or 0."})
     now = datetime.fromtimestamp(call.context.now_ms() / 1000, UTC)
     until = _moment(call.query.get("to"), "to", now)
     since = _moment(call.query.get("from"), "from", until - timedelta(days=30))
     from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (since, until))
     rows = await call.context.database.read(queries.asked(from_ms, to_ms))
     jobs = [_job(record, held_ms, from_ms, call.context.now_ms()) for record, held_ms in rows]
-    if call.query.get("anonymous") in ("1", "true", "yes"):
+    if anonymous in _YES:
         jobs = trace.anonymous(jobs)
     return Text(trace.write(jobs), "text/csv; charset=utf-8", "trace.csv")
 

@@ -108,6 +108,18 @@ def test_one_person_follows_only_so_much_at_a_time(guarded: Site) -> None:
         assert follow(client, bob, stack).status_code == 200
 
 
+def test_a_trace_without_names_has_none_however_it_is_asked_for(guarded: Site) -> None:
+    admin = guarded.token("admin")
+    asked(guarded, guarded.token("eve"), name="seen")
+    for yes in ("1", "True", "on"):
+        answer = guarded.call(admin, "GET", "/usage/trace", params={"anonymous": yes})
+        assert answer.status_code == 200
+        assert "eve" not in answer.text
+    assert guarded.call(admin, "GET", "/usage/trace", params={"anonymous": "please"}).status_code == 400
+    assert "eve" in guarded.call(admin, "GET", "/usage/trace").text
+    guarded.clear()
+
+
 @pytest.mark.parametrize(
     "text",
     [
