@@ -67,6 +67,8 @@ TABLE = {
     "gpus.guards": "doer",
     "gpus.inventory": "doer",
     "leasing.broker": "doer",
+    "leasing.draft": "doer",
+    "leasing.watching": "doer",
     "leasing.closing": "doer",
     "leasing.lasting": "doer",
     "leasing.telling": "doer",
@@ -101,6 +103,7 @@ MAY = {
 SIDEWAYS = {
     "admin.pages": {"api"},
     "leasing.broker": {"metering", "gpus.inventory"},
+    "leasing.draft": {"metering"},
     "leasing.reconcile": {"metering", "gpus.inventory"},
     "notices.outbox": {"leasing"},
 }

@@ -9,7 +9,7 @@ from jupyterhub_bkai.api import views
 from jupyterhub_bkai.api.operations import Call, Operation, Query
 from jupyterhub_bkai.api.switches import administrators
 from jupyterhub_bkai.errors import InvalidOptions, NotAllowed
-from jupyterhub_bkai.leasing.broker import Draft
+from jupyterhub_bkai.leasing.draft import Draft
 from jupyterhub_bkai.notices import letter
 from jupyterhub_bkai.notices.kinds import MEANING, Choice, Kind, is_address
 from jupyterhub_bkai.options import shown

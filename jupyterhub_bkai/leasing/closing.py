@@ -8,7 +8,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from jupyterhub_bkai.errors import Conflict, NotFound
-from jupyterhub_bkai.leasing.broker import Broker, Command, Draft
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.draft import Command, Draft
 from jupyterhub_bkai.leasing.lifecycle import State
 from jupyterhub_bkai.leasing.switches import Kind, Switch
 from jupyterhub_bkai.options import shown

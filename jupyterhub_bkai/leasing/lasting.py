@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from jupyterhub_bkai.errors import Conflict, InvalidOptions
 from jupyterhub_bkai.leasing import extension, telling
-from jupyterhub_bkai.leasing.broker import Broker, Command, Draft
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.draft import Command, Draft
 from jupyterhub_bkai.leasing.lifecycle import State
 from jupyterhub_bkai.notices.kinds import Kind, due
 from jupyterhub_bkai.options import duration_text

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub_bkai.errors import SettingsError
-from jupyterhub_bkai.leasing.broker import Broker, Draft
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.draft import Draft
 from jupyterhub_bkai.notices import letter, webhook
 from jupyterhub_bkai.notices.kinds import GIVE_UP_MS, Ways, pause_ms
 from jupyterhub_bkai.notices.mail import Server

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from jupyterhub_bkai.clock import Clock, Stamp
 from jupyterhub_bkai.errors import PublicError, Unavailable
 from jupyterhub_bkai.leasing import reconcile
-from jupyterhub_bkai.leasing.broker import Broker, Command
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.draft import Command
 from jupyterhub_bkai.leasing.lifecycle import Cause, State
 from jupyterhub_bkai.model import Person, Request
 from jupyterhub_bkai.simulation.faults import Fault, Faults, Kind

@@ -13,7 +13,8 @@ from jupyterhub_bkai import policy
 from jupyterhub_bkai.errors import Conflict, NotFound, PolicyDenied, SettingsError, Unavailable
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.gpus.slices import Unit
-from jupyterhub_bkai.leasing.broker import Broker, Draft
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.draft import Draft
 from jupyterhub_bkai.leasing.lifecycle import Cause, InvalidMove, Move, State
 from jupyterhub_bkai.model import Person
 from jupyterhub_bkai.store import queries

@@ -21,7 +21,8 @@ from jupyterhub_bkai import policy
 from jupyterhub_bkai.errors import PublicError, Unavailable
 from jupyterhub_bkai.gpus.fit import NodeBook
 from jupyterhub_bkai.leasing import closing
-from jupyterhub_bkai.leasing.broker import Broker, Draft, _Pending
+from jupyterhub_bkai.leasing.broker import Broker, _Pending
+from jupyterhub_bkai.leasing.draft import Draft
 from jupyterhub_bkai.leasing.lifecycle import Cause, Move, State
 from jupyterhub_bkai.leasing.reconcile import Action, Facts, decide
 from jupyterhub_bkai.leasing.scheduler import Rules, Scheduler

@@ -8,7 +8,8 @@ import pytest
 
 from jupyterhub_bkai.errors import PublicError
 from jupyterhub_bkai.leasing import reconcile
-from jupyterhub_bkai.leasing.broker import Broker, Draft
+from jupyterhub_bkai.leasing.broker import Broker
+from jupyterhub_bkai.leasing.draft import Draft
 from jupyterhub_bkai.leasing.lifecycle import State
 from jupyterhub_bkai.leasing.queue import Line
 from jupyterhub_bkai.leasing.reconcile import Action

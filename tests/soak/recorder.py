@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from jupyterhub_bkai import app
-from jupyterhub_bkai.leasing import broker
+from jupyterhub_bkai.leasing import draft as drafts
 from jupyterhub_bkai.store.database import Batch, Database
 from tests.soak import careless
 
@@ -20,9 +20,9 @@ def record(path: str) -> None:
     """Adds the second meter."""
     began: dict[str, int] = {}
     out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    draft, write = broker.Draft.__init__, Database._write
+    draft, write = drafts.Draft.__init__, Database._write
 
-    def begin(self: broker.Draft, *args: Any) -> None:
+    def begin(self: drafts.Draft, *args: Any) -> None:
         began["ns"] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         draft(self, *args)
 
@@ -36,7 +36,7 @@ def record(path: str) -> None:
         os.write(out, "".join([*opened, *freed]).encode())
         write(self, batch)
 
-    broker.Draft.__init__ = begin  # type: ignore[method-assign, assignment]
+    drafts.Draft.__init__ = begin  # type: ignore[method-assign, assignment]
     Database._write = note  # type: ignore[method-assign]
 
 
