@@ -77,8 +77,7 @@ function Waiting({
 }): ReactElement | null {
   const progress = session.progress?.message;
   if (session.state === 'PENDING') {
-    const place =
-      session.position ? trans.__('Number %1 in the queue.', session.position) : null;
+    const place = session.position ? trans.__('Number %1 in the queue.', session.position) : null;
     return <p className="bkai-quiet">{[place, session.why].filter(Boolean).join(' ')}</p>;
   }
   return session.state !== 'RUNNING' && progress ? <p className="bkai-quiet">{progress}</p> : null;
