@@ -163,7 +163,7 @@ def _device(call: Call, book: Book, fact: Device | None, holders: list[Holder]) 
         booked_mib=usable_mib(device) - book.free_mib,
         sms=device.sms,
         booked_sm_milli=device.sms * 1000 - book.free_sm_milli,
-        share_free=str(book.free_share),
+        share_free=str(book.left_share),
         divisible=device.divisible,
         healthy=device.healthy,
         drained=closed(call, call.context.broker.switches.get((Kind.DEVICE, device.id))),

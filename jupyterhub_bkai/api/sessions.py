@@ -341,7 +341,7 @@ def _free(call: Call, group: str) -> dict[str, Any]:
     if known is None or known[0] is not hall.books or known[1] != hall.books.version:
         books = [book for book in hall.books if book.open]
         devices = [device for book in books for device in book.devices if device.device.healthy]
-        share = str(sum((device.free_share for device in devices), start=0))
+        share = str(sum((device.left_share for device in devices), start=0))
         known = free[group] = hall.books, hall.books.version, len(devices), share
     return {"name": group, "devices": known[2], "free_share": known[3], "waiting": len(hall.line)}
 

@@ -120,6 +120,15 @@ class Book:
         """True when nobody holds a part."""
         return self.holders == 0
 
+    @property
+    def left_share(self) -> Fraction:
+        """What people are told is free: nothing of a device in MIG mode whose slots are all taken, whatever the
+        instances' memory adds up to.
+        """
+        if self.mask and not any(self.has_room_for_mig(profile.name) for profile in self.device.mig):
+            return Fraction(0)
+        return self.free_share
+
     def take(self, piece: Slice) -> "Book":
         """The book after `piece` is given. Raises ValueError when it does not fit: nothing is over-committed."""
         mig = piece.mig.mask if piece.mig else 0

@@ -104,6 +104,8 @@ def test_seven_small_instances_fill_a_device() -> None:
         assert piece is not None
         device = device.take(piece)
     assert device.room_for_mig("1g.18gb") is None
+    assert device.free_share > 0
+    assert device.left_share == 0
 
 
 def test_a_sick_device_is_not_given() -> None:
