@@ -163,14 +163,14 @@ class Setting:
 _LIMITS_SETTING = Setting(
     "limits",
     "Limits",
-    "By sessions, cpu (cores), memory, fgpu or an accelerator's name (devices). More than total, pending (waiting) or "
-    "size (each session) is refused; more than running waits.",
+    "Empty: no limit. Accelerators are counted in devices; memory is such as 16g. What is too much in all, waiting or "
+    "in each session is refused; what is too much running waits.",
     "limits",
 )
 _PRIORITIES = (
-    Setting("priority", "Priority", "Of a request that names none; 0 to 100.", "number"),
-    Setting("max_priority", "Highest priority", "That may be asked for.", "number"),
-    Setting("max_duration", "Longest session", "Such as 8h or 2d.", "duration"),
+    Setting("priority", "Priority", "Of a request that names none, 0 to 100; 10 if empty.", "number"),
+    Setting("max_priority", "Highest priority", "That may be asked for, 0 to 100.", "number"),
+    Setting("max_duration", "Longest session", "Such as 8h or 2d; a number alone is seconds.", "duration"),
 )
 FIELDS: Mapping[str, tuple[Setting, ...]] = {
     "groups": (
@@ -178,26 +178,38 @@ FIELDS: Mapping[str, tuple[Setting, ...]] = {
         Setting("public", "Open to everybody", "Otherwise to the people and Hub groups below.", "flag"),
         Setting("users", "People", "The Hub's names of those who may use it.", "names"),
         Setting("hub_groups", "Hub groups", "Whose members may use it.", "names"),
-        Setting("nodes", "Machines", "By name; none means all.", "names"),
+        Setting("nodes", "Machines", "By name, with commas; empty means all.", "names"),
         Setting(
             "images",
             "Image versions",
-            "Such as sklearn or pandas/2.3; none means all.",
+            "Such as sklearn or pandas/2.3; empty means all.",
             "names",
         ),
-        Setting("session_types", "Session types", "", "names", tuple(str(kind) for kind in SessionType)),
-        Setting("fgpu_per_gpu", "fGPU in a device", "So many fGPU make one device.", "number"),
-        Setting("quantum", "Smallest step", "Amounts are multiples of so many fGPU.", "number"),
+        Setting(
+            "session_types",
+            "Session types",
+            "Empty: interactive and batch.",
+            "names",
+            tuple(str(kind) for kind in SessionType),
+        ),
+        Setting("fgpu_per_gpu", "fGPU in a device", "So many fGPU make one device; 1 if empty.", "number"),
+        Setting("quantum", "Smallest step", "Amounts are multiples of so many fGPU; 0.1 if empty.", "number"),
         Setting(
             "cpu_overcommit",
-            "Cores promised",
-            "So many times over; memory and accelerators never are.",
+            "Times that cores are promised",
+            "Memory and accelerators are promised once; 4 if empty.",
             "number",
         ),
-        Setting("default_duration", "Usual duration", "Of a session that names none.", "duration"),
-        Setting("max_duration", "Longest session", "Such as 8h or 2d.", "duration"),
-        Setting("pending_timeout", "Longest wait", "After it a request ends unserved.", "duration"),
-        Setting("max_priority", "Highest priority", "That may be asked for here.", "number"),
+        Setting(
+            "default_duration", "Usual duration", "Of a session that names none, such as 8h.", "duration"
+        ),
+        Setting(
+            "max_duration", "Longest session", "Such as 8h or 2d; a number alone is seconds.", "duration"
+        ),
+        Setting(
+            "pending_timeout", "Longest wait", "Such as 3d; a request that waited so long ends.", "duration"
+        ),
+        Setting("max_priority", "Highest priority", "That may be asked for here, 0 to 100.", "number"),
         Setting(
             "queue.discipline",
             "Who is next",
@@ -207,15 +219,22 @@ FIELDS: Mapping[str, tuple[Setting, ...]] = {
         ),
         Setting(
             "queue.placement",
-            "Where",
+            "Where it starts",
             "On which machine of several that would do.",
             "choice",
             tuple(map(str, Placement)),
         ),
         Setting("queue.backfill", "Others may pass", "Where that does not put off the first one.", "flag"),
-        Setting("queue.skip_after", "Skip the first after", "So many tries; none means never.", "number"),
-        Setting("queue.half_life", "Half-life", "Of past use, where the discipline is fair.", "duration"),
-        Setting("queue.depth", "Kinds tried at a time", "Of requests that do not fit.", "number"),
+        Setting("queue.skip_after", "Pass the first after", "So many tries; empty means never.", "number"),
+        Setting(
+            "queue.half_life", "Half-life of use", "Where who used least is next; 7d if empty.", "duration"
+        ),
+        Setting(
+            "queue.depth",
+            "Different requests tried",
+            "At most so many that do not fit, at each look; 200 if empty.",
+            "number",
+        ),
         Setting("limits", "Limits of each person", _LIMITS_SETTING.help, "limits"),
     ),
     "users": (_LIMITS_SETTING, *_PRIORITIES),
@@ -224,11 +243,11 @@ FIELDS: Mapping[str, tuple[Setting, ...]] = {
         Setting("title", "Title", "What people call it."),
         Setting("public", "Open to everybody", "Otherwise to the Hub groups below.", "flag"),
         Setting("hub_groups", "Hub groups", "Whose members may choose it.", "names"),
-        Setting("groups", "Resource groups", "In which it can be chosen; none means all.", "names"),
+        Setting("groups", "Resource groups", "In which it can be chosen; empty means all.", "names"),
         Setting(
             "options",
             "Options",
-            "What it fills in, such as cpu, memory, fgpu.",
+            "What it fills in; what is empty stays as it was.",
             "options",
             tuple(key for key in KEYS if key not in OWN_OPTIONS),
         ),

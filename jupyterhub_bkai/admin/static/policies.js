@@ -22,6 +22,12 @@ function Page(element) {
       void checked();
     });
     get("editor-cancel").addEventListener("click", () => get("editor").close());
+    get("editor").addEventListener("cancel", (event) => {
+      if (page.editing.warned || JSON.stringify(written()) === page.editing.begun) return;
+      page.editing.warned = true;
+      event.preventDefault();
+      trouble(texts.unsaved);
+    });
     get("review-no").addEventListener("click", () => get("review").close());
     say(get("editor-cancel"), texts.leaveIt);
     say(get("editor-next"), texts.whatChanges);
@@ -115,12 +121,12 @@ function Page(element) {
       if (value === undefined) return "";
       if (field.kind === "limits") return LIMITS.filter((key) => value[key]).map((key) => texts.limitOf(texts.limits[key], amounts(value[key]))).join("; ");
       if (field.kind === "options") return amounts(value);
-      return texts.labelled(field.label, Array.isArray(value) ? value.join(", ") : String(value));
+      return texts.labelled(field.label, Array.isArray(value) ? value.join(", ") : field.kind === "duration" && Number(value) ? texts.seconds(value) : String(value));
     });
     return parts.filter(Boolean).join(" · ");
   }
 
-  const amounts = (value) => Object.entries(value).map(([name, amount]) => `${name} ${amount}`).join(", ");
+  const amounts = (value) => Object.entries(value).map(([name, amount]) => `${texts.amounts[name] ?? name} ${amount}`).join(", ");
 
   async function toggle(name, body, input) {
     const changed = structuredClone(body);
@@ -140,6 +146,7 @@ function Page(element) {
     fill(get("editor-fields"),
       !name && control({ place: "", label: texts.name, help: texts.ruleName[page.kind], kind: "text", choices: [] }, ""),
       page.fields[page.kind].map((field) => control(field, at(body, field.place))));
+    page.editing.begun = JSON.stringify(written());
     get("editor").showModal();
   }
 
@@ -154,15 +161,15 @@ function Page(element) {
     if (field.kind === "flag") return el("div", { class: "bkai-field" }, el("label", { class: "bkai-check", for: id },
       el("input", { type: "checkbox", checked: value !== false, ...shared }), el("span", { text: field.label })), help, error);
     const input = field.kind === "choice"
-      ? el("select", { class: "form-select form-select-sm", ...shared }, el("option", { value: "", text: texts.usual }),
-        field.choices.map((choice) => el("option", { value: choice, text: choice, selected: choice === value })))
+      ? el("select", { class: "form-select form-select-sm", ...shared }, el("option", { value: "", text: texts.usual(field.choices[0]) }),
+        field.choices.map((choice) => el("option", { value: choice, text: texts.choices[choice] ?? choice, selected: choice === value })))
       : el("input", { class: "form-control form-control-sm", value: Array.isArray(value) ? value.join(", ") : (value ?? ""), autocomplete: "off", spellcheck: "false",
         placeholder: field.choices.join(", "), ...shared });
     return el("div", { class: "bkai-field" }, el("label", { class: "form-label", for: id, text: field.label }), input, help, error);
   }
 
   function small(id, key, value) {
-    return el("div", { class: "bkai-field" }, el("label", { class: "form-label", for: `${id}-${key}`, text: key }),
+    return el("div", { class: "bkai-field" }, el("label", { class: "form-label", for: `${id}-${key}`, text: texts.presetOptions[key] ?? key }),
       el("input", { class: "form-control form-control-sm", id: `${id}-${key}`, "data-key": key, value: value ?? "", autocomplete: "off", spellcheck: "false" }));
   }
 
@@ -268,8 +275,12 @@ function Page(element) {
 
   function difference(one) {
     return el("div", { class: "bkai-difference" }, el("strong", { text: texts.differs(one.change, one.name === "*" ? texts.everybodyElse[one.kind] : one.name) }),
-      el("ul", {}, one.lines.map((line) => el("li", {}, `${line.place}: `, line.before && el("del", { text: line.before }), line.before && " ",
-        line.after ? el("ins", { text: line.after }) : el("em", { text: texts.notSet })))));
+      el("ul", {}, one.lines.map((line) => {
+        const field = page.fields[one.kind].find(({ place }) => place === line.place);
+        const shown = (text) => (field?.kind === "duration" && Number(text) ? texts.seconds(text) : text);
+        return el("li", {}, `${field ? texts.placed(field.label, line.place) : line.place}: `, line.before && el("del", { text: shown(line.before) }), line.before && " ",
+          line.after ? el("ins", { text: shown(line.after) }) : el("em", { text: texts.notSet }));
+      })));
   }
 
   function starts(list) {
@@ -305,7 +316,8 @@ function Page(element) {
     const words = rest.filter(Boolean).join(" ");
     panel.hidden = !words;
     say(panel, words);
-    first?.focus();
+    if (first) first.focus();
+    else if (words) panel.scrollIntoView({ block: "nearest" });
   }
 }
 

@@ -35,6 +35,7 @@ function Page(element) {
     get("only").addEventListener("change", () => show_());
     for (const [id, as] of [["as-cards", true], ["as-tiles", false]]) get(id).addEventListener("click", () => { cards = as; show_(); });
     get("confirm-no").addEventListener("click", () => get("confirm").close(""));
+    get("reason").addEventListener("input", ({ target }) => target.setCustomValidity(target.value && !target.value.trim() ? texts.reasonMissing : ""));
     window.setInterval(() => tick(element), 1000);
     window.setInterval(() => document.hidden || soon(), AGAIN);
     void stream.connect();
@@ -244,6 +245,7 @@ function Page(element) {
     get("reason-field").hidden = !reason;
     get("reason").required = reason;
     get("reason").value = "";
+    get("reason").setCustomValidity("");
     get("priority-field").hidden = priority === null;
     get("priority").required = priority !== null;
     get("priority").value = priority ?? "";
