@@ -35,6 +35,12 @@ def _step(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     return float(found)
 
 
+def _svg(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() != ".svg":
+        raise click.BadParameter(f"the picture is an SVG file; call it {path.stem}.svg.")
+    return path
+
+
 @click.command()
 @click.option("--trace", type=FILE, help="Recorded demand: a CSV file as “bkai usage --trace” writes it.")
 @click.option("--generate", is_flag=True, help="Made-up demand, in place of a trace.")
@@ -54,7 +60,10 @@ def _step(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     help="Of made-up demand.  [default: a fourth of the devices]",
 )
 @click.option(
-    "--settings", type=FILE, help="The site's bkai.yaml: groups, limits, queues.  [default: one open group]"
+    "--settings",
+    type=FILE,
+    help="The rules: groups, limits, queues, as “bkai admin rules” prints them or as they stand in bkai.yaml.  "
+    "[default: one open group]",
 )
 @click.option(
     "--devices",
@@ -91,7 +100,7 @@ def _step(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     metavar="TIME",
     help="What happens within this time is decided together.  [default: 1s; 10s above 100 machines, 30s above 500]",
 )
-@click.option("--picture", type=FILE, help="Draw waits and allocation into this SVG file.")
+@click.option("--picture", type=FILE, callback=_svg, help="Draw waits and allocation into this SVG file.")
 @click.option("--save", type=FILE, help="Write the demand into this CSV file.")
 @with_settings
 def simulate(
@@ -107,10 +116,16 @@ def simulate(
 
     \b
       bkai usage --trace --from 2026-10-01 --to 2026-11-01 > october.csv
-      bkai simulate --trace october.csv --settings bkai.yaml --policy settings --policy fair --picture october.svg
+      bkai admin rules > rules.yaml
+      bkai simulate --trace october.csv --settings rules.yaml --policy settings --policy fair --picture october.svg
     """
     if (trace is None) == (not generate):
         raise click.UsageError("Give either --trace FILE or --generate.")
+    given = click.get_current_context().get_parameter_source("faults")
+    if given is click.core.ParameterSource.COMMANDLINE and not words["fault_rate"]:
+        raise click.UsageError(
+            "--faults says which faults; give --fault-rate too, which says how many an hour."
+        )
     if find_spec("sqlalchemy") is None or find_spec("yaml") is None:
         raise click.ClickException(
             "The simulator comes with the hub's parts, which are not installed here; use: "
@@ -158,10 +173,12 @@ def _clear() -> None:
 
 def _show(report: dict[str, Any]) -> None:
     policies = report["policies"]
-    click.echo(
-        f"{report['sessions']:,} sessions in {duration_text(round(report['hours'] * 3600))}, {report['nodes']:,} "
-        f"machines with {report['devices']:,} devices, seed {report['seed']}"
+    sessions, machines, devices = (
+        f"{report[key]:,} {word}{'' if report[key] == 1 else 's'}"
+        for key, word in (("sessions", "session"), ("nodes", "machine"), ("devices", "device"))
     )
+    length = duration_text(round(report["hours"] * 3600))
+    click.echo(f"{sessions} in {length}, {machines} with {devices}, seed {report['seed']}")
     rows = [[name, *(value(one) for one in policies)] for name, value in _ROWS]
     groups = list(dict.fromkeys(group for one in policies for group in one["waits"]))
     for group in groups if len(groups) > 1 else ():

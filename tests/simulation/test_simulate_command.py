@@ -117,6 +117,8 @@ def test_settings_and_machines_of_ones_own(bkai: Bkai, tmp_path: Path) -> None:
         (("--generate", "--settings", "none.yaml"), "none.yaml: it cannot be read"),
         (("--generate", "--devices", "fake:nothing"), "nothing"),
         (("--generate", "--faults", "flood"), "there is no fault “flood”; known are die-before"),
+        (("--generate", "--faults", "node"), "give --fault-rate too, which says how many an hour."),
+        (("--generate", "--picture", "two.png"), "the picture is an SVG file; call it two.svg."),
         (("--generate", "--step", "soon"), "“soon” is not a time such as 10s or 1m."),
         (("--generate", "--days", "0.05", "--picture", "no/where.svg"), "no/where.svg: it cannot be written"),
     ],
