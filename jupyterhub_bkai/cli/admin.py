@@ -5,16 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jupyterhub_bkai.cli.naming import find
 from jupyterhub_bkai.cli.rules import apply, rules
 from jupyterhub_bkai.cli.settings import as_json, call, print_json, with_settings
 from jupyterhub_bkai.cli.terminal import plain
 
 if TYPE_CHECKING:
     from jupyterhub_bkai.client import AsyncClient
-    from jupyterhub_bkai.client.nouns import Closed, Node
+    from jupyterhub_bkai.client.nouns import Closed, Node, Session
+
+
+def _said(_: click.Context, __: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("it is empty; say in a few words why, for those who wait.")
+    return text.strip()
+
 
 WHY = click.option(
-    "--why", required=True, metavar="TEXT", help="The reason; everybody who waits because of it reads it."
+    "--why",
+    required=True,
+    callback=_said,
+    metavar="TEXT",
+    help="The reason; everybody who waits because of it reads it.",
 )
 
 
@@ -61,8 +73,15 @@ def undrain(name: str) -> None:
 
 def _device(name: str, nodes: "Sequence[Node]") -> str | None:
     """The id of the device that somebody means; None for what can only be a machine."""
-    devices = ((node, device) for node in nodes for device in node.devices)
-    return next((d.id for node, d in devices if name in (d.id, f"{node.name}:{d.index}")), None)
+    from jupyterhub_bkai.client.errors import Refused
+
+    devices = [(node, device) for node in nodes for device in node.devices]
+    found = next((d.id for node, d in devices if name in (d.id, f"{node.name}:{d.index}")), None)
+    machine, _, index = name.rpartition(":")
+    if found is None and machine in (node.name for node in nodes):
+        there = ", ".join(str(d.index) for node, d in devices if node.name == machine) or "none"
+        raise Refused(f"{machine} has no device {index}; it has {there}.", reason="not-found")
+    return found
 
 
 @admin.command()
@@ -84,15 +103,19 @@ def release(group: str) -> None:
 
 
 @admin.command()
-@click.argument("id")
+@click.argument("name", metavar="USER/NAME|ID")
 @click.argument("priority", type=click.IntRange(0, 100))
 @with_settings
-def priority(id: str, priority: int) -> None:
+def priority(name: str, priority: int) -> None:
     """Give a waiting session another priority, 0 to 100; a higher one is always served first.
 
-    ID is the session's, as “bkai queue --json” lists it.
+    USER/NAME is the person and the session, as “bkai queue” lists them; without USER/ it is one of your own.
     """
-    session = call(lambda client: client.prioritise(id, priority))
+
+    async def work(client: "AsyncClient") -> "Session":
+        return await client.prioritise((await find(client, name)).id, priority)
+
+    session = call(work)
     if as_json():
         print_json(session.raw)
     elif session.position:

@@ -12,14 +12,23 @@ if TYPE_CHECKING:
 
 
 async def find(client: "AsyncClient", text: str) -> "Session":
-    """The session with this id or name. Among equal names a live one wins, then the newest."""
+    """The session with this id or name. Among equal names a live one wins, then the newest.
+
+    USER/NAME is another person's, for administrators.
+    """
     if is_lease_id(text):
         return await client.session(text)
+    user, slash, name = text.partition("/")
+    if slash and user:
+        return choose(await client.sessions(user=user), name, whose=user)
     return choose(await client.sessions(), text)
 
 
-def choose(sessions: Iterable["Session"], text: str) -> "Session":
-    """The one of `sessions`, live ones first, that `text` means. The beginning of an id will do."""
+def choose(sessions: Iterable["Session"], text: str, whose: str = "") -> "Session":
+    """The one of `sessions`, live ones first, that `text` means. The beginning of an id will do.
+
+    `whose` is the person they belong to, where that is not the one who asks.
+    """
     known = list(sessions)
     for means in (
         lambda s: text in (s.id, s.title),
@@ -34,5 +43,7 @@ def choose(sessions: Iterable["Session"], text: str) -> "Session":
         if found:
             return (live or sorted(found, key=lambda s: s.id, reverse=True))[0]
     names = ", ".join(session.title for session in known if not session.over)
-    hint = f"you have {names}" if names else "you have none"
-    raise Refused(f"You have no session “{text}”; {hint}.", reason="not-found")
+    hint = names if names else "none"
+    if whose:
+        raise Refused(f"{whose} has no session “{text}”; {whose} has {hint}.", reason="not-found")
+    raise Refused(f"You have no session “{text}”; you have {hint}.", reason="not-found")

@@ -31,8 +31,10 @@ def rules() -> None:
 def apply(file: IO[str], prune: bool, yes: bool, check: bool) -> None:
     """Change groups, policies and presets to what FILE says (“-” reads standard input).
 
-    FILE is YAML like the settings file: groups, users, projects, presets. What it does not name stays as it is. What
-    differs, and who of those that wait would start by it, is shown before anything is changed.
+    FILE is YAML like the settings file: groups, users, projects, presets. An entry that it does not name stays as it
+    is; one that it names becomes what FILE says, and what the entry leaves out is not set any more: begin with what
+    “bkai admin rules” prints. What differs, and who of those that wait would start by it, is shown before anything is
+    changed.
     """
     from jupyterhub_bkai.client.errors import Refused
 

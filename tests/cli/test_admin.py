@@ -61,8 +61,11 @@ def test_hold_a_group_and_let_somebody_pass(bkai: Bkai) -> None:
         "the exam",
         "admin",
     )
-    assert "held: the exam" in bkai("queue").stdout
+    assert "default is held: the exam" in bkai("queue").stdout
     first, second = (json.loads(bkai(*ASK).stdout)["sessions"][0] for _ in range(2))
+    assert bkai("admin", "priority", f"admin/{first['server']}", "20").stdout.endswith(
+        "has priority 20, position 1.\n"
+    )
     done = bkai("admin", "priority", second["id"], "90")
     assert done.stdout.endswith("has priority 90, position 1.\n"), done.stderr
     assert bkai("admin", "priority", second["id"], "101").returncode == 2
@@ -76,6 +79,13 @@ def test_refusals_name_the_nearest_and_who_may(bkai: Bkai, site: Site, variables
     assert done.returncode == 1
     assert "There is no node locl; the nearest is local." in done.stderr
     assert bkai("admin", "drain", "local").returncode == 2
+    done = bkai("admin", "drain", "local", "--why", " ")
+    assert done.returncode == 2
+    assert "say in a few words why" in done.stderr
+    done = bkai("admin", "drain", "local:7", "--why", "x")
+    assert (done.returncode, done.stderr) == (1, "bkai: local has no device 7; it has 0.\n")
+    done = bkai("admin", "priority", "ada/nothing", "20")
+    assert "ada has no session “nothing”; ada has none." in done.stderr
     ada = as_process({**variables, "BKAI_TOKEN": site.token("ada")}, seconds=180)
     done = ada("admin", "hold", "default", "--why", "x")
     assert done.returncode == 1
