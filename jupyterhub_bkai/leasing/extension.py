@@ -79,7 +79,7 @@ def _kept(scheduler: Scheduler, held: Held, now_ms: int) -> Bound | None:
     first, known = min(found, default=(None, False))
     if first is None:
         return None
-    then = f"a request that waits starts at {moment_text(first, now_ms)}"
+    then = f"a request that waits is to start by {moment_text(first, now_ms)}"
     return Bound(first, then if known else "a request waits for what it holds")
 
 

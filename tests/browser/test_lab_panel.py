@@ -217,7 +217,7 @@ def test_more_time_from_the_warning(
         expect(soon).to_be_visible()  # who loads Lab again is warned again
     soon.get_by_role("button", name="More time…").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("At most 45 min: A request that waits starts at 14:20 UTC.")
+    expect(dialog).to_contain_text("At most 45 min: A request that waits is to start by 14:20 UTC.")
     choices = dialog.get_by_role("combobox")
     expect(choices.get_by_role("option")).to_have_text(["15 min", "30 min", "45 min"])
     shot(page, f"more-time-{theme}")
@@ -250,7 +250,7 @@ def test_no_more_time_says_why(page: Page, standin: StandIn, soon: Locator) -> N
     panel(page).get_by_role("button", name="More time…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("This session cannot go on for longer")
-    expect(dialog).to_contain_text("A request that waits starts at 14:20 UTC.")
+    expect(dialog).to_contain_text("A request that waits is to start by 14:20 UTC.")
     shot(page, "no-more-time")
     dialog.get_by_role("button", name="Ok").click()
     standin.room = {**standin.room, "seconds": 2700}

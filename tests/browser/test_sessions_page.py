@@ -135,7 +135,7 @@ def test_more_time_as_far_as_others_leave_it(page: Page, site: Site, tmp_path: P
 
     ask(site, bob, name="waits", fgpu="1", duration="1h")
     more.click()
-    expect(dialog).to_contain_text("It cannot go on for longer: a request that waits starts at")
+    expect(dialog).to_contain_text("It cannot go on for longer: a request that waits is to start by")
     expect(dialog.get_by_role("button", name="Extend")).to_be_hidden()
     page.set_viewport_size({"width": 390, "height": 844})
     assert not overflows(page)

@@ -40,7 +40,7 @@ def test_more_time_while_nobody_starts_later(site: Site, running: dict[str, Any]
     ask(site, bob, fgpu="1", duration="1h")
     room = site.call(ada, "GET", path).json()
     assert room["seconds"] == 0
-    assert room["why"].startswith("a request that waits starts at ")
+    assert room["why"].startswith("a request that waits is to start by ")
     refused = site.call(ada, "POST", path, json={"by": "1h"})
     assert refused.status_code == 409
     assert refused.json()["error"]["reason"] == "not-extended"

@@ -68,11 +68,11 @@ async def test_who_waits_starts_when_they_would_have(a_broker: OpenBroker) -> No
             await extend(broker, mine, 1.5)
         assert refused.value.reason == "not-extended"
         assert refused.value.message == (
-            "It can go on for at most 1 h more: a request that waits starts at 2023-11-15 01:13 UTC."
+            "It can go on for at most 1 h more: a request that waits is to start by 2023-11-15 01:13 UTC."
         )
         assert broker.records[mine.id].deadline_ms == clock.wall_ms + 2 * HOUR
         await extend(broker, mine, 1)
-        with pytest.raises(Conflict, match="cannot go on for longer: a request that waits starts at"):
+        with pytest.raises(Conflict, match="cannot go on for longer: a request that waits is to start by"):
             await extend(broker, longer, 0.1, "eve")
         reservation = broker.scheduler.halls["default"].reservation
         assert reservation is not None
@@ -99,7 +99,7 @@ async def test_each_of_several_who_wait_counts(a_broker: OpenBroker) -> None:
         first = await waits(broker, BOB)
         assert (await extend(broker, mine, 1)).deadline_ms == clock.wall_ms + 3 * HOUR
         await waits(broker, Person("joe"))
-        with pytest.raises(Conflict, match="a request that waits starts at"):
+        with pytest.raises(Conflict, match="a request that waits is to start by"):
             await extend(broker, mine, 1)
         await broker.end(first.id, Cause.CANCELLED, "bob", "")
         await extend(broker, mine, 1)
@@ -126,7 +126,7 @@ async def test_nobody_is_hidden_behind_ones_own_waiting_requests(a_broker: OpenB
             await broker.ask(ADA, None, atom)
         await extend(broker, mine, 1)
         await waits(broker, BOB)
-        with pytest.raises(Conflict, match="a request that waits starts at"):
+        with pytest.raises(Conflict, match="a request that waits is to start by"):
             await extend(broker, mine, 1)
 
 

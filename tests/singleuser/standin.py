@@ -76,7 +76,11 @@ class StandIn:
         #: how the service answers: "well", "silent" (a proxy's page with 503) or "broken" (its own error, 500)
         self.mood = "well"
         #: for how much longer a session may go on
-        self.room: Json = {"seconds": 2700, "until": iso(), "why": "a request that waits starts at 14:20 UTC"}
+        self.room: Json = {
+            "seconds": 2700,
+            "until": iso(),
+            "why": "a request that waits is to start by 14:20 UTC",
+        }
         self._readers: set[queue.Queue[Json | None]] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Answering,), {"standin": self}))
         self._server.daemon_threads = True
