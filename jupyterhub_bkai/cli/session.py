@@ -83,7 +83,8 @@ def _check(options: dict[str, object]) -> None:
         click.echo("\n".join(plain(sentence) for sentence in answer.errors.values()))
     elif answer.outlook:
         click.echo(plain(answer.outlook.message) or f"It would start {plain(answer.outlook.starts)}.")
-    click.get_current_context().exit(1 if answer.errors else 0)
+    never = answer.outlook is not None and answer.outlook.starts == "never"
+    click.get_current_context().exit(1 if answer.errors or never else 0)
 
 
 async def _all_running(client: "AsyncClient", made: Sequence["Session"]) -> Sequence["Session"]:

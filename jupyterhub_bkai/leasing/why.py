@@ -4,7 +4,7 @@ Pure. Says what the scheduler decided, nothing else; the words for amounts are t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from jupyterhub_bkai.gpus.fit import Shortage
@@ -41,8 +41,18 @@ def standing(
     """Position and reason of one who waits; `title` is what people call the group, `switches` what is closed by hand.
     Raises KeyError for one who does not wait.
     """
+    found = _standing(scheduler, id, unit, now_ms, title or scheduler.hall_of(id).name, switches)
+    others = len(scheduler.waiting(id).ids) - 1
+    if others < 1 or "start together" in found.why:
+        return found
+    with_ = "with 1 other" if others == 1 else f"with {others} others"
+    return replace(found, why=f"{found.why} It starts together {with_}.")
+
+
+def _standing(
+    scheduler: Scheduler, id: str, unit: Unit, now_ms: int, title: str, switches: Switches
+) -> Standing:
     hall, item = scheduler.hall_of(id), scheduler.waiting(id)
-    title = title or hall.name
     position = scheduler.place(id, now_ms)
     if (capped := scheduler.capped(id)) is not None:
         return Standing(0, _so_much_runs(*capped, unit), None)

@@ -289,6 +289,16 @@ async def test_together_or_not_at_all_also_after_a_restart(a_site: OpenSite) -> 
         assert states(broker) == {"two": "granted", "two-2": "granted"}
 
 
+async def test_those_behind_are_told_that_they_start_together(a_site: OpenSite) -> None:
+    async with a_site() as broker:
+        await broker.ask(BOB, "all", asked("1"))
+        await broker.ask(BOB, "next", asked("1"))
+        two = await broker.ask(ADA, "two", together("1/2"))
+        told = broker.standing(broker.records[two[1].id])
+        assert told is not None
+        assert told.why.endswith(" It starts together with 1 other.")
+
+
 async def test_of_some_that_start_together_one_may_leave(a_site: OpenSite) -> None:
     async with a_site() as broker:
         await broker.ask(BOB, "small", asked("1/2"))
