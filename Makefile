@@ -70,7 +70,8 @@ format: $(DEVELOPED)
 ## soak: the tests that kill and restart things many times over
 soak: $(DEVELOPED) build
 	BKAI_ROUNDS=$${BKAI_ROUNDS:-50} BKAI_SESSIONS=$${BKAI_SESSIONS:-100} \
-	  BKAI_STATES=$${BKAI_STATES:-10000} $(BIN)/python -m pytest tests/soak tests/leasing/test_offers.py --timeout 7200 $(ARGS)
+	  BKAI_STATES=$${BKAI_STATES:-10000} BKAI_HOURS=$${BKAI_HOURS:-100000} $(BIN)/python -m pytest \
+	  tests/soak tests/leasing/test_offers.py tests/simulation/test_nothing_leaks.py --timeout 7200 $(ARGS)
 
 ## bench: every benchmark, each beside its peer
 bench: $(DEVELOPED) build

@@ -502,10 +502,21 @@ class Scheduler:
         return any(item.not_before_ms <= now_ms for item in self._parked.values() if item.not_before_ms)
 
     def _serve(self, hall: Hall, now_ms: int) -> list[Grant]:
-        rules, grants = hall.rules, []
         more_room = hall.gains != hall.books.gains
         if more_room:
             hall.failed.clear()
+        grants, passed = self._go_round(hall, now_ms, more_room)
+        # Where the order is by person, who passed the head may have put somebody else before it by that.
+        while passed and hall.rules.discipline.by_person:
+            more, passed = self._go_round(hall, now_ms, False)
+            grants += more
+        hall.places = None
+        hall.gains = hall.books.gains
+        return grants
+
+    def _go_round(self, hall: Hall, now_ms: int, more_room: bool) -> tuple[list[Grant], bool]:
+        """Asks everybody once, from the first on; tells who starts, and whether somebody passed the head."""
+        rules, grants, passed = hall.rules, [], False
         head: Waiting | None = None
         reservation: Reservation | None = None
         tried = 0
@@ -518,6 +529,7 @@ class Scheduler:
             choices = self._place(hall, item, reservation, now_ms)
             if choices:
                 grants += self._start(hall, item, choices, now_ms)
+                passed = passed or head is not None
                 continue
             going.pass_by(item.shape)
             tried += 1
@@ -532,11 +544,9 @@ class Scheduler:
                 reservation = self._reserve(hall, item, now_ms)
             if tried >= rules.depth:
                 break
-        hall.places = None
         hall.head = head.id if head is not None else None
         hall.reservation = reservation
-        hall.gains = hall.books.gains
-        return grants
+        return grants, passed
 
     def score(self, hall: Hall, now_ms: int) -> Callable[[str], float]:
         """How much a person has had, by the group's discipline; who has had least is next."""
