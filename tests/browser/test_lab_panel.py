@@ -412,6 +412,8 @@ def test_without_a_mouse(page: Page) -> None:
     panel(page).get_by_role("button", name="Stop this session…").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
+    # JupyterLab takes the keyboard there a moment after it shows the dialog.
+    expect(page.get_by_role("dialog").locator(":focus")).to_have_count(1)
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
 
